@@ -1,0 +1,16 @@
+"""Deep linear networks: what adding layers that add nothing does to gradient descent.
+
+One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` gives the gradient at the end-to-end matrix,
+``chain`` turns it into layer gradients or ``preconditioner`` into the end-to-end step, ``descent`` or ``flow`` moves,
+``checks``, ``plots`` and ``recorded`` look.
+"""
+
+from importlib.metadata import version
+
+from . import chain, checks, data, descent, flow, losses, plots, preconditioner, recorded
+from .chain import balanced_init, end_to_end, identity_init, imbalance, layer_gradients, near_zero_init
+from .checks import check, control, table
+from .descent import GD, Adam, HeavyBall, train
+from .losses import LpLoss
+
+__version__ = version("deeplinear")

@@ -1,0 +1,143 @@
+"""The layers: end-to-end matrix, layer gradients from the end-to-end gradient, starts, imbalance.
+
+``weights[j]`` is the layer W_{j+1} of the text, of shape ``(..., n_{j+1}, n_j)``; leading axes are a batch. Only ``@``,
+``.mT``, ``+`` and ``-`` touch the layers, so end_to_end, layer_gradients and imbalance also take NumPy arrays of exact
+rationals or of symbols: what is proved in the text is checked on the very code that trains.
+"""
+
+import numbers
+
+import torch
+
+
+def end_to_end(weights):
+    """The end-to-end matrix ``W_N ... W_1``.
+
+    ``weights``: list of N arrays, ``weights[j]`` of shape ``(..., n_{j+1}, n_j)``. Returns shape ``(..., n_N, n_0)``.
+    Raises ``ValueError`` for an empty list or layers that do not fit. :prf:ref:`def-linear-network`.
+    """
+    _check_layers(weights)
+    outwards = weights if weights[0].shape[-1] < weights[-1].shape[-2] else weights[::-1]
+    product = outwards[0]
+    for W in outwards[1:]:  # from the thinner end, so that no product is larger than it needs to be
+        product = W @ product if outwards is weights else product @ W
+    return product
+
+
+@torch.no_grad()
+def layer_gradients(weights, G):
+    """The gradient of the loss with respect to each layer, from its gradient ``G`` at the end-to-end matrix.
+
+    The j-th is ``(W_N ... W_{j+1})^T G (W_{j-1} ... W_1)^T``, of the shape of that layer; no computation graph is
+    built. ``G`` has the shape ``(..., n_N, n_0)`` of the end-to-end matrix. Raises ``ValueError`` where shapes do not
+    fit. :prf:ref:`lem-layer-gradients`.
+    """
+    _check_layers(weights)
+    expected = (weights[-1].shape[-2], weights[0].shape[-1])
+    if tuple(G.shape[-2:]) != expected:
+        raise ValueError(f"G has shape {tuple(G.shape)}; expected (..., {expected[0]}, {expected[1]}) "
+                         "like the end-to-end matrix")
+    depth = len(weights)
+    above, below = [None] * depth, [None] * depth  # None stands for the empty product, the identity
+    for j in range(depth - 2, -1, -1):
+        above[j] = weights[j + 1] if above[j + 1] is None else above[j + 1] @ weights[j + 1]
+    for j in range(1, depth):
+        below[j] = weights[j - 1] if below[j - 1] is None else weights[j - 1] @ below[j - 1]
+    gradients = []
+    for A, B in zip(above, below):
+        H = G
+        if B is not None and expected[0] <= expected[1]:  # the smaller product first
+            H, B = H @ B.mT, None
+        if A is not None:
+            H = A.mT @ H
+        gradients.append(H if B is None else H @ B.mT)
+    return gradients
+
+
+def imbalance(weights):
+    """The imbalance ``D_j = W_{j+1}^T W_{j+1} - W_j W_j^T`` of each hidden layer, j = 1..N-1.
+
+    Returns a list of N-1 symmetric arrays of shape ``(..., n_j, n_j)``; all are zero for balanced layers.
+    :prf:ref:`def-balanced`; Arora, Cohen and Hazan 2018, Theorem 1; Du, Hu and Lee 2018, Theorem 2.2.
+    """
+    _check_layers(weights)
+    return [above.mT @ above - below @ below.mT for below, above in zip(weights[:-1], weights[1:])]
+
+
+def relative_imbalance(weights):
+    """The largest ``|D_j|_F`` over the largest ``|W_j|_F^2``, shape ``(...)``: 0 for balanced layers or depth 1."""
+    sizes = torch.stack([(W**2).sum((-2, -1)) for W in weights]).amax(0)
+    if len(weights) == 1:
+        return torch.zeros_like(sizes)
+    gaps = torch.stack([torch.linalg.matrix_norm(D) for D in imbalance(weights)]).amax(0)
+    return torch.where(sizes > 0, gaps / sizes, torch.zeros_like(sizes))
+
+
+def near_zero_init(dims, std, generator, batch=()):
+    """Independent Gaussian layers of mean 0 and standard deviation ``std``, float64.
+
+    ``dims = (n_0, ..., n_N)``, inputs first; ``generator`` a ``torch.Generator``; ``batch`` the leading axes. Such
+    layers are *not* balanced: :prf:ref:`prop-starts`.
+    """
+    dims = _check_dims(dims)
+    if not (isinstance(std, numbers.Real) and 0 <= std < float("inf")):
+        raise ValueError(f"std is {std!r}; expected a finite number >= 0")
+    return [std * _normal((*batch, rows, columns), generator) for columns, rows in zip(dims, dims[1:])]
+
+
+def identity_init(dims):
+    """Each layer 1 on the diagonal and 0 elsewhere, square or not, float64; ``dims = (n_0, ..., n_N)``.
+
+    Balanced exactly if ``min(n_{j-1}, n_j) = min(n_j, n_{j+1})`` at every hidden layer: :prf:ref:`prop-starts`.
+    """
+    dims = _check_dims(dims)
+    return [torch.eye(rows, columns, dtype=torch.float64) for columns, rows in zip(dims, dims[1:])]
+
+
+def balanced_init(dims, generator, W=None, std=1.0):
+    """Exactly balanced layers ``W_j = Q_j S^{1/N} Q_{j-1}^T`` with orthonormal ``Q_j``, float64.
+
+    ``dims = (n_0, ..., n_N)``. The end-to-end matrix is ``W`` of shape ``(n_N, n_0)`` if given (``ValueError`` if its
+    rank exceeds the narrowest width), else Gaussian of standard deviation ``std``, cut to the rank the widths allow.
+    The hidden ``Q_j`` are random. :prf:ref:`prop-balanced-structure`; Arora, Cohen, Golowich and Hu 2019.
+    """
+    dims = _check_dims(dims)
+    depth, width = len(dims) - 1, min(dims)
+    given = W is not None
+    W = torch.as_tensor(W, dtype=torch.float64) if given else std * _normal((dims[-1], dims[0]), generator)
+    if tuple(W.shape) != (dims[-1], dims[0]):
+        raise ValueError(f"W has shape {tuple(W.shape)}; expected {(dims[-1], dims[0])} for dims {dims}")
+    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+    rank = int((s > s[0] * max(W.shape) * torch.finfo(W.dtype).eps).sum())
+    if given and rank > width:
+        raise ValueError(f"W has rank {rank}; layers of widths {dims} reach rank {width} at most")
+    rank = min(rank, width)
+    frames = [Vh[:rank].mT]
+    frames += [torch.linalg.qr(_normal((n, rank), generator)).Q for n in dims[1:-1]]
+    frames += [U[:, :rank]]
+    root = s[:rank] ** (1 / depth)
+    return [(after * root) @ before.mT for before, after in zip(frames, frames[1:])]
+
+
+def _check_layers(weights):
+    if len(weights) == 0:
+        raise ValueError("weights is empty; expected a list of at least one layer")
+    for j, W in enumerate(weights, start=1):
+        if W.ndim < 2:
+            raise ValueError(f"W_{j} has shape {tuple(W.shape)}; expected (..., n_{j}, n_{j - 1})")
+        if j > 1 and W.shape[-1] != weights[j - 2].shape[-2]:
+            raise ValueError(f"W_{j} has shape {tuple(W.shape)}; expected (*, {weights[j - 2].shape[-2]}) "
+                             f"to follow W_{j - 1} of shape {tuple(weights[j - 2].shape)}")
+
+
+def _check_dims(dims):
+    dims = tuple(dims)
+    if len(dims) < 2 or not all(isinstance(n, numbers.Integral) and n >= 1 for n in dims):
+        raise ValueError(f"dims is {dims!r}; expected at least two positive integers (n_0, ..., n_N)")
+    return dims
+
+
+def _normal(shape, generator):
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is {generator!r}; expected torch.Generator().manual_seed(...)")
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)

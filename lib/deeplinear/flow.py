@@ -1,0 +1,124 @@
+"""Continuous time: the gradient flow of the layers and the end-to-end flow, integrated to tight tolerances.
+
+Both use SciPy's DOP853, an eighth-order Runge-Kutta method with step control, at relative tolerance 1e-12.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+
+from . import chain, preconditioner
+
+BALANCED = 1e-10  # relative imbalance up to which a start counts as balanced
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """A solution at the times asked for: ``times`` (T,), ``weights`` a list of ``(T, n_{j+1}, n_j)`` arrays."""
+
+    times: torch.Tensor
+    weights: list
+
+    @property
+    def end_to_end(self):
+        """The end-to-end matrix at each time, shape ``(T, k, d)``."""
+        return chain.end_to_end(self.weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Layer flow and end-to-end flow from one start; ``gap``: the largest entry of their difference at any time."""
+
+    layers: Flow
+    end_to_end: Flow
+
+    @property
+    def gap(self):
+        return (self.layers.end_to_end - self.end_to_end.end_to_end).abs().max().item()
+
+
+def layers(loss, weights, times, weight_decay=0.0):
+    """The gradient flow ``W_j' = -weight_decay W_j - dL/dW_j`` of all layers, from any start.
+
+    ``weights``: list of N layers (no batch); ``times``: increasing, the start is at time 0. Returns a :class:`Flow`.
+    :prf:ref:`def-gradient-flow`.
+    """
+    def velocity(weights):
+        gradients = chain.layer_gradients(weights, loss.gradient(chain.end_to_end(weights)))
+        return [-weight_decay * W - G for W, G in zip(weights, gradients)]
+
+    return _integrate(velocity, weights, times)
+
+
+def end_to_end(loss, W, depth, times, weight_decay=0.0, rank=None):
+    """The end-to-end flow ``W' = -N weight_decay W - A_W(grad L(W))`` of depth N.
+
+    ``W``: shape ``(k, d)``. ``rank`` (default: that of ``W``) is preserved by the flow (:prf:ref:`prop-rank`), and
+    stating it keeps rounding from being amplified. :prf:ref:`thm-end-to-end`.
+    """
+    if rank is None:
+        rank = int(torch.linalg.matrix_rank(W))
+
+    def velocity(weights):
+        W = weights[0]
+        return [-depth * weight_decay * W - preconditioner.apply(W, loss.gradient(W), depth, rank)]
+
+    return _integrate(velocity, [W], times)
+
+
+def compare(loss, weights, times, weight_decay=0.0, require_balanced=True):
+    """Both flows from the same layers; the end-to-end theorem says that they agree if the layers start balanced.
+
+    Raises ``ValueError`` where the relative imbalance of the start is above 1e-10, unless ``require_balanced`` is
+    False. Returns a :class:`Comparison`.
+    """
+    found = chain.relative_imbalance(weights).item()
+    if require_balanced and found > BALANCED:
+        raise ValueError(f"the start has relative imbalance {found:.1e}; expected at most {BALANCED:.0e}, as the "
+                         "end-to-end theorem needs balanced layers (require_balanced=False compares all the same)")
+    both = layers(loss, weights, times, weight_decay)
+    W, depth = chain.end_to_end(weights), len(weights)
+    return Comparison(both, end_to_end(loss, W, depth, times, weight_decay))
+
+
+def heavy_ball(loss, weights, velocities, times, friction):
+    """The momentum flow ``W_j'' + friction W_j' = -dL/dW_j``; returns the :class:`Flow` and the velocities along it.
+
+    ``velocities``: the initial ``W_j'``, shaped like the layers. :prf:ref:`thm-momentum`.
+    """
+    depth = len(weights)
+
+    def velocity(state):
+        layers, speeds = state[:depth], state[depth:]
+        gradients = chain.layer_gradients(layers, loss.gradient(chain.end_to_end(layers)))
+        return [*speeds, *(-friction * V - G for V, G in zip(speeds, gradients))]
+
+    both = _integrate(velocity, [*weights, *velocities], times).weights
+    return Flow(torch.as_tensor(times, dtype=torch.float64), both[:depth]), both[depth:]
+
+
+def _integrate(velocity, start, times):
+    times = np.asarray(times, dtype=float)
+    if times.ndim != 1 or not len(times) or times[0] < 0 or (np.diff(times) <= 0).any():
+        raise ValueError(f"times is {times!r}; expected increasing numbers >= 0")
+    shapes, ends = [W.shape for W in start], np.cumsum([W.numel() for W in start])
+
+    def unpack(flat):
+        parts = np.split(flat, ends[:-1])
+        return [torch.from_numpy(np.ascontiguousarray(part)).reshape(shape) for part, shape in zip(parts, shapes)]
+
+    def pack(matrices):
+        return np.concatenate([W.double().cpu().numpy().ravel() for W in matrices])
+
+    solution = solve_ivp(lambda t, flat: pack(velocity(unpack(flat))), (0, times[-1]), pack(start), method="DOP853",
+                         t_eval=times, rtol=1e-12, atol=1e-14)
+    if not solution.success:
+        raise RuntimeError(f"the integration stopped at time {solution.t[-1] if len(solution.t) else 0}: "
+                           f"{solution.message}")
+    rows = solution.y.T
+    parts = np.split(rows, ends[:-1], axis=1)
+    weights = [torch.from_numpy(np.ascontiguousarray(part)).reshape(len(rows), *shape)
+               for part, shape in zip(parts, shapes)]
+    return Flow(torch.from_numpy(times), weights)

@@ -1,0 +1,134 @@
+"""Losses of the end-to-end matrix: value, gradient, Hessian product, batched over leading axes.
+
+Nothing here knows about layers. A deep linear network meets its loss only through the end-to-end matrix ``W``, so a
+loss is a function of ``W`` alone and the same object serves a linear model, a network of any depth and an ODE.
+"""
+
+import numbers
+
+import numpy as np
+import torch
+
+
+class LpLoss:
+    r"""The :math:`\ell_p` regression loss of a linear model with ``k`` outputs and ``d`` inputs.
+
+    .. math:: L(W) = \text{scale} \cdot \frac1n \sum_{i=1}^n \sum_{a=1}^k \big( (W x_i)_a - y_{ia} \big)^p
+
+    Parameters
+    ----------
+    X : array of shape (n, d), one example a row.
+    y : array of shape (n,) for one output, or (n, k).
+    p : an even integer, at least 2, so that the loss is a smooth convex polynomial.
+    reduction : ``"mean"`` over the ``n`` rows (default) or ``"sum"``.
+    scale : a positive factor; ``1/p`` gives the convention of {1/p} |residual|^p.
+
+    ``X`` and ``y`` are torch tensors, or anything NumPy reads (stored as float64). NumPy arrays of dtype object are
+    kept as they are, so the same code runs on exact rationals and on symbols.
+
+    Raises ``ValueError`` for shapes that do not match, entries that are not finite, ``p`` odd or below 2, or a scale
+    that is not positive.
+
+    Source: Arora, Cohen and Hazan 2018, section 3; :prf:ref:`def-lp-loss`.
+    """
+
+    def __init__(self, X, y, p, reduction="mean", scale=1):
+        X, y = _as_array(X), _as_array(y)
+        if X.ndim != 2 or 0 in X.shape:
+            raise ValueError(f"X has shape {tuple(X.shape)}; expected (n, d) with n >= 1 rows and d >= 1 features")
+        if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
+            raise ValueError(f"y has shape {tuple(y.shape)}; expected ({X.shape[0]},) or ({X.shape[0]}, k) "
+                             f"to match X of shape {tuple(X.shape)}")
+        if isinstance(p, bool) or not isinstance(p, numbers.Integral) or p < 2 or p % 2:
+            raise ValueError(f"p is {p!r}; expected an even integer >= 2")
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
+        if not (isinstance(scale, numbers.Number) and np.isfinite(float(scale)) and scale > 0):
+            raise ValueError(f"scale is {scale!r}; expected a positive finite number")
+        for name, array in (("X", X), ("y", y)):
+            if isinstance(array, torch.Tensor) and not torch.isfinite(array).all():
+                bad = (~torch.isfinite(array)).nonzero()[0].tolist()
+                raise ValueError(f"{name}{bad} is {array[tuple(bad)].item()}; expected finite numbers")
+        self.p, self.reduction, self.scale = int(p), reduction, scale
+        self.X, self.Xt = X, X.mT
+        self.Yt = y[None, :] if y.ndim == 1 else y.mT
+        if isinstance(X, torch.Tensor):  # both layouts contiguous: each product then streams through memory
+            self.X, self.Xt, self.Yt = X.contiguous(), X.mT.contiguous(), self.Yt.to(X).contiguous()
+        one = 1 if isinstance(X, torch.Tensor) else X[0, 0] * 0 + 1  # exact entries keep the factor exact
+        self.factor = one * scale / (len(X) if reduction == "mean" else 1)
+
+    @property
+    def shape(self):
+        """``(k, d)``, the shape of one end-to-end matrix."""
+        return self.Yt.shape[0], self.Xt.shape[0]
+
+    def value(self, W):
+        """The loss of ``W`` of shape ``(..., k, d)``: shape ``(...)``, a scalar tensor for one matrix."""
+        return self.factor * (self._residual(W) ** self.p).sum((-2, -1))
+
+    def gradient(self, W):
+        """The gradient at ``W`` of shape ``(..., k, d)``, of the same shape."""
+        return (self.factor * self.p) * (self._residual(W) ** (self.p - 1) @ self.X)
+
+    def value_and_gradient(self, W):
+        """Both at the price of one: the residual is computed once."""
+        residual = self._residual(W)
+        power = residual ** (self.p - 1)
+        return self.factor * (power * residual).sum((-2, -1)), (self.factor * self.p) * (power @ self.X)
+
+    def hessian_product(self, W, V):
+        """The Hessian at ``W`` applied to the direction ``V``, both of shape ``(..., k, d)``."""
+        self._check_shape(V, "V")
+        curvature = self._residual(W) ** (self.p - 2)
+        return (self.factor * self.p * (self.p - 1)) * ((curvature * (V @ self.Xt)) @ self.X)
+
+    def rows(self, index):
+        """The same loss on the examples ``index`` (a minibatch); a mean stays a mean over those rows."""
+        return LpLoss(self.X[index], self.Yt[:, index].mT, self.p, self.reduction, self.scale)
+
+    def to(self, *args, **kwargs):
+        """The same loss with its data on another device or in another dtype, as ``torch.Tensor.to``."""
+        return LpLoss(self.X.to(*args, **kwargs), self.Yt.mT.to(*args, **kwargs), self.p, self.reduction, self.scale)
+
+    def _residual(self, W):
+        self._check_shape(W, "W")
+        return W @ self.Xt - self.Yt
+
+    def _check_shape(self, W, name):
+        if tuple(W.shape[-2:]) != self.shape:
+            raise ValueError(f"{name} has shape {tuple(W.shape)}; expected (..., {self.shape[0]}, {self.shape[1]}): "
+                             f"{self.shape[0]} output(s) by {self.shape[1]} features")
+
+    def __repr__(self):
+        k, d = self.shape
+        return f"LpLoss(n={len(self.X)}, d={d}, k={k}, p={self.p}, reduction={self.reduction!r}, scale={self.scale})"
+
+
+def minimiser(loss, tolerance=1e-13, max_steps=200):
+    """The minimiser ``(k, d)`` of an :class:`LpLoss` by damped Newton steps; minimum norm steps where it is singular.
+
+    Stops when the Newton decrement falls below ``tolerance`` times the loss, or rounding stops the descent. Raises
+    ``RuntimeError`` after ``max_steps``. The plots of a loss above its optimum are only as good as this number.
+    """
+    k, d = loss.shape
+    W = loss.X.new_zeros(k, d)
+    basis = torch.eye(d, dtype=W.dtype, device=W.device)[:, None, :].expand(d, k, d)
+    for _ in range(max_steps):
+        value, gradient = loss.value_and_gradient(W)
+        hessian = loss.hessian_product(W, basis).permute(1, 0, 2)  # (k, d, d): outputs do not interact
+        step = torch.linalg.lstsq(hessian.cpu(), gradient.cpu()[..., None], driver="gelsd").solution[..., 0].to(W)
+        decrement = (gradient * step).sum()
+        size = 1.0
+        while loss.value(W - size * step) > value - 0.25 * size * decrement and size > 1e-8:
+            size /= 2
+        if decrement <= tolerance * value or size <= 1e-8:
+            return W
+        W = W - size * step
+    raise RuntimeError(f"Newton's method did not converge in {max_steps} steps; decrement {decrement:.1e}")
+
+
+def _as_array(x):
+    if isinstance(x, torch.Tensor):
+        return x if x.is_floating_point() else x.double()
+    x = np.asarray(x)
+    return x if x.dtype == object else torch.as_tensor(x.astype(float))

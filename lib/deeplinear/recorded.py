@@ -1,0 +1,188 @@
+"""Recorded results: written whole or not at all, with the provenance of every number; loaded with checks.
+
+A record is ``<name>.json`` and, beside it, the arrays it names: ``<name>.<start of their SHA-256>.npz``. The JSON is put
+in place last, so at every moment it and its arrays belong together. Only ``python -m deeplinear run`` writes records.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import data
+
+SCHEMA = 1
+PACKAGES = ("deeplinear", "torch", "numpy", "scipy")
+
+
+class RecordError(RuntimeError):
+    """A record is missing, unreadable, of another schema, or made with other settings than asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A recorded result: ``config`` (every setting), ``metrics`` (per run), ``summary``, ``arrays``, ``provenance``."""
+
+    name: str
+    config: dict
+    metrics: list
+    summary: dict
+    provenance: dict
+    arrays: dict
+
+    @property
+    def source(self):
+        """One line that says where the numbers come from."""
+        p = self.provenance
+        return (f"recorded: {self.name}, {p['scale']} scale, {p['dataset']['name']} data, {len(self.config['seeds'])} "
+                f"seeds, {p['dtype']}, {p['device']}, torch {p['versions']['torch']}, commit {p['commit'][:7]}"
+                f"{' with changes' if p['dirty'] else ''}, {p['finished'][:10]}")
+
+
+def write(name, *, config, metrics, summary, arrays, dataset, source_files, scale, device, started, folder):
+    """Write a record to ``folder``; a record already there is replaced only once the new one is complete on disk.
+
+    ``config``: a dataclass; ``metrics``: a list of flat dicts; ``arrays``: name to array; ``dataset``: the
+    :class:`deeplinear.data.Dataset` used; ``source_files``: the code whose digest dates the record; ``started``: an
+    aware UTC time. Raises ``ValueError`` for a NaN or infinity in ``metrics`` or ``summary``. Returns the JSON's path.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in arrays.items()})
+    packed = buffer.getvalue()
+    arrays_sha256 = hashlib.sha256(packed).hexdigest()
+    finished = datetime.datetime.now(datetime.UTC)
+    record = {
+        "schema": SCHEMA, "name": name, "config": dataclasses.asdict(config), "metrics": metrics, "summary": summary,
+        "provenance": {
+            "scale": scale, "dataset": {"name": dataset.name, "sha256": dataset.sha256}, **_commit(),
+            "source_sha256": source_digest(source_files), "arrays_sha256": arrays_sha256,
+            "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+            "device": device_name(device), "dtype": config.dtype, "threads": torch.get_num_threads(),
+            "started": started.isoformat(timespec="seconds"), "finished": finished.isoformat(timespec="seconds"),
+            "wall_seconds": round((finished - started).total_seconds(), 1),
+            "command": shlex.join(["python", "-m", "deeplinear", *sys.argv[1:]]),
+        },
+    }
+    _refuse_nan({"metrics": metrics, "summary": summary}, name)
+    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    arrays_path = _arrays_path(folder, name, arrays_sha256)
+    _replace(arrays_path, packed)
+    _replace(folder / f"{name}.json", text.encode())
+    for stale in set(folder.glob(f"{name}.*.npz")) - {arrays_path}:
+        stale.unlink()
+    return folder / f"{name}.json"
+
+
+def load(name, config=None, folder=None, quiet=False):
+    """Load the record ``name`` and print its one-line source.
+
+    ``config``: a dataclass or dict the record must have been made with. ``folder``: default ``book/results``. Raises
+    :class:`RecordError` where the record is missing, damaged, of another schema or made with another configuration.
+    """
+    folder = Path(folder) if folder is not None else data.book_folder("results")
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"
+        raise RecordError(f"no record {name!r} in {folder}; there: {there}. "
+                          f"Make it with: python -m deeplinear run {name} --scale full")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        schema = content["schema"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is not a readable record ({type(error).__name__}: {error})") from error
+    if schema != SCHEMA:
+        raise RecordError(f"{path} has schema {schema!r}; expected {SCHEMA}")
+    if config is not None:
+        wanted = config if isinstance(config, dict) else dataclasses.asdict(config)
+        _refuse_mismatch(json.loads(json.dumps(wanted)), content["config"], path)
+    arrays_path = _arrays_path(folder, name, content["provenance"]["arrays_sha256"])
+    packed = arrays_path.read_bytes() if arrays_path.is_file() else b""
+    if hashlib.sha256(packed).hexdigest() != content["provenance"]["arrays_sha256"]:
+        raise RecordError(f"{arrays_path} is missing or damaged; its SHA-256 differs from the one in {path.name}")
+    with np.load(io.BytesIO(packed), allow_pickle=False) as file:
+        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
+    record = Record(name, content["config"], content["metrics"], content["summary"], content["provenance"], arrays)
+    if not quiet:
+        print(record.source)
+    return record
+
+
+def source_digest(files):
+    """The SHA-256 of some source files, by name and content."""
+    digest = hashlib.sha256()
+    for file in sorted(map(Path, files)):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()
+
+
+def device_name(device):
+    """The device in words, with the driver on a GPU."""
+    if torch.device(device).type == "cuda":
+        driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+                                capture_output=True, text=True).stdout.split("\n")[0]
+        return f"{torch.cuda.get_device_name(device)}, driver {driver}"
+    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return f"CPU {names[0] if names else platform.machine()}"
+
+
+def _commit():
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True)
+
+    head = git("rev-parse", "HEAD")
+    status = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/book")
+    return {"commit": head.stdout.strip() or "unknown", "dirty": bool(status.stdout.strip()) or head.returncode != 0}
+
+
+def _arrays_path(folder, name, sha256):
+    return folder / f"{name}.{sha256[:12]}.npz"
+
+
+def _replace(path, content):
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_nan(value, where):
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            _refuse_nan(entry, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, entry in enumerate(value):
+            _refuse_nan(entry, f"{where}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}; expected finite numbers, or null where there is none")
+
+
+def _refuse_mismatch(wanted, found, path):
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            raise RecordError(f"{path} was made with {key} = {found.get(key)!r}; expected {wanted.get(key)!r}")
+
+
+def _lines(path):
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,74 @@
+import gzip
+import shutil
+
+import pytest
+import torch
+
+import deeplinear as dl
+from deeplinear import data
+
+
+def test_diabetes_is_real_and_standardised():
+    found = data.load("diabetes")
+    assert found.X.shape == (442, 10) and found.y.shape == (442,) and found.X.dtype == torch.float64
+    for column in (*found.X.T, found.y):
+        assert abs(column.mean()) < 1e-12 and abs((column**2).mean() - 1) < 1e-12
+    assert abs(found.y_mean - 152.133484) < 1e-6
+
+
+def test_ethanol_labels_are_the_ppm_values(ethanol):
+    assert ethanol.X.shape == (2565, 128)
+    assert abs(ethanol.y_mean - 114.95029239766) < 1e-10
+    ppm = ethanol.y * ethanol.y_scale + ethanol.y_mean
+    assert torch.unique(ppm.round(decimals=6)).tolist() == list(data.ETHANOL_PPM)
+    spectrum = torch.linalg.eigvalsh(ethanol.X.T @ ethanol.X / 2565)
+    assert abs(spectrum[-1] - 72.94) < 0.01
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(data.pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setenv(data.FOLDER_VARIABLE, str(tmp_path / "folder"))
+    return tmp_path
+
+
+def test_every_place_is_named_when_data_is_missing(nowhere, monkeypatch):
+    def no_network(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(data.pooch, "retrieve", no_network)
+    with pytest.raises(dl.data.DataUnavailable) as error:
+        data.load("ethanol")
+    for place in (nowhere / "folder" / "uci-ethanol.csv.gz", nowhere / "cache" / "deeplinear", "https://", "no network",
+                  data.FOLDER_VARIABLE):
+        assert str(place) in str(error.value)
+    monkeypatch.delenv(data.FOLDER_VARIABLE)
+    with pytest.raises(dl.data.DataUnavailable, match="DEEPLINEAR_DATA .not set."):
+        data.load("ethanol", download=False)
+
+
+def test_a_wrong_digest_is_named_and_the_file_not_used(nowhere):
+    (nowhere / "folder").mkdir()
+    wrong = nowhere / "folder" / "uci-ethanol.csv.gz"
+    wrong.write_bytes(gzip.compress(b"1,2,3\n"))
+    with pytest.raises(dl.data.DataUnavailable, match=f"{wrong} has SHA-256 .*; expected {data.FILES['ethanol'].sha256}"):
+        data.load("ethanol")
+
+
+def test_found_in_the_cache(ethanol, nowhere, monkeypatch):
+    import os
+
+    monkeypatch.undo()
+    source = os.path.join(os.environ[data.FOLDER_VARIABLE], "uci-ethanol.csv.gz")
+    cache = nowhere / "cache" / "deeplinear"
+    cache.mkdir(parents=True)
+    shutil.copy(source, cache)
+    monkeypatch.delenv(data.FOLDER_VARIABLE)
+    monkeypatch.setattr(data.pooch, "os_cache", lambda project: cache)
+    assert torch.equal(data.load("ethanol", download=False).X, ethanol.X)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="data set 'iris' is unknown; expected one of diabetes, ethanol"):
+        data.load("iris")

@@ -1,0 +1,123 @@
+import pytest
+import torch
+from conftest import generator
+
+import deeplinear as dl
+
+
+def setup(depth=3, p=4, batch=(), seed=0, hidden=2):
+    X = torch.randn(20, 4, generator=generator(seed), dtype=torch.float64)
+    y = torch.randn(20, generator=generator(seed + 1), dtype=torch.float64)
+    dims = (4,) + (hidden,) * (depth - 1) + (1,)
+    return dl.LpLoss(X, y, p), dl.near_zero_init(dims, 0.5, generator(seed + 2), batch)
+
+
+def torch_run(loss, weights, optimiser, steps):
+    """The field's way: a chain of parameters, autograd, torch.optim."""
+    parameters = [torch.nn.Parameter(W.clone()) for W in weights]
+    optimiser = optimiser(parameters)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        out = loss.X
+        for W in parameters:
+            out = out @ W.T
+        ((out - loss.Yt.T) ** loss.p).mean(0).sum().backward()
+        optimiser.step()
+    return [W.detach() for W in parameters]
+
+
+@pytest.mark.parametrize("depth, hidden", [(1, 1), (2, 1), (3, 2), (6, 3)])
+@pytest.mark.parametrize("mine, theirs", [
+    (dl.GD(0.01, weight_decay=0.1), lambda w: torch.optim.SGD(w, lr=0.01, weight_decay=0.1)),
+    (dl.HeavyBall(0.003, 0.9), lambda w: torch.optim.SGD(w, lr=0.003, momentum=0.9)),
+    (dl.Adam(0.01), lambda w: torch.optim.Adam(w, lr=0.01, foreach=False)),
+])
+def test_same_iterates_as_torch(depth, hidden, mine, theirs):
+    loss, weights = setup(depth, hidden=hidden)
+    run = dl.train(loss, weights, mine, 100, 100)
+    for W, V in zip(run.weights, torch_run(loss, weights, theirs, 100), strict=True):
+        torch.testing.assert_close(W, V, rtol=1e-11, atol=1e-13)
+
+
+def test_iterate_is_the_reference_of_train():
+    loss, weights = setup()
+    plain = dl.descent.iterate(loss, weights, 0.01, 30, weight_decay=0.2)
+    run = dl.train(loss, weights, dl.GD(0.01, weight_decay=0.2), 30, keep_weights=True)
+    for layer, history in zip(zip(*plain), run.history):
+        torch.testing.assert_close(torch.stack(layer), history)
+
+
+def test_records_at_the_chosen_steps_and_the_last():
+    loss, weights = setup()
+    run = dl.train(loss, weights, dl.GD(0.01), 25, 10, keep_weights=True)
+    assert run.steps.tolist() == [0, 10, 20, 25]
+    torch.testing.assert_close(run.loss, loss.value(run.end_to_end))
+    assert dl.train(loss, weights, dl.GD(0.01), 0).steps.tolist() == [0]
+
+
+def test_a_batch_of_starts_and_rates_equals_single_runs():
+    loss, starts = setup(batch=(3, 1))
+    rates = torch.tensor([0.001, 0.01], dtype=torch.float64)
+    both = dl.train(loss, starts, dl.GD(rates), 40, 10)
+    assert both.loss.shape == (5, 3, 2)
+    for i in range(3):
+        for j, rate in enumerate(rates.tolist()):
+            alone = dl.train(loss, [W[i, 0] for W in starts], dl.GD(rate), 40, 10)
+            torch.testing.assert_close(both.loss[:, i, j], alone.loss)
+
+
+def test_a_diverged_run_stops_and_says_when():
+    loss, weights = setup(depth=1)
+    run = dl.train(loss, weights, dl.GD(1e3), 1000)
+    assert 0 < run.diverged_at < 10 and run.steps[-1] == run.diverged_at
+    assert torch.isnan(run.loss[-1]) and torch.isfinite(run.loss[:-1]).all()
+    pair = dl.train(loss, [W[None] for W in weights], dl.GD(torch.tensor([1e3, 1e-3], dtype=torch.float64)), 50)
+    assert pair.diverged_at.tolist() == [run.diverged_at, -1] and torch.isfinite(pair.loss[:, 1]).all()
+    assert torch.isnan(pair.loss[run.diverged_at:, 0]).all()
+    torch.testing.assert_close(pair.loss[:, 1], dl.train(loss, weights, dl.GD(1e-3), 50).loss)
+
+
+def test_end_to_end_rule_takes_the_step_of_the_formula():
+    loss, weights = setup(depth=3)
+    W = dl.end_to_end(weights)
+    moved = dl.train(loss, weights, dl.GD(0.02, weight_decay=0.1), 1, rule="end-to-end").weights[0]
+    torch.testing.assert_close(moved, (1 - 3 * 0.02 * 0.1) * W - 0.02 * dl.preconditioner.apply(W, loss.gradient(W), 3))
+
+
+def test_minibatches_use_one_set_of_rows_for_all_layers():
+    loss, weights = setup()
+    run = dl.train(loss, weights, dl.GD(0.02), 1, batch_size=5, generator=generator(7))
+    rows = torch.randperm(20, generator=generator(7))[:5]
+    G = loss.rows(rows).gradient(dl.end_to_end(weights))
+    for W, before, g in zip(run.weights, weights, dl.layer_gradients(weights, G)):
+        torch.testing.assert_close(W, before - 0.02 * g)
+
+
+def test_steps_to():
+    run = dl.descent.Trajectory(torch.tensor([0, 10, 20]), torch.tensor([[3.0, 3.0], [1.0, 2.0], [0.5, 2.0]]), [],
+                                torch.tensor([-1, -1]))
+    assert run.steps_to(1.0).tolist() == [10, float("inf")]
+
+
+def test_the_start_is_not_changed():
+    loss, weights = setup()
+    before = [W.clone() for W in weights]
+    dl.train(loss, weights, dl.Adam(0.1), 5)
+    assert all(torch.equal(W, V) for W, V in zip(weights, before))
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda l, w: dl.GD(-0.1), "lr is -0.1; expected finite numbers >= 0"),
+    (lambda l, w: dl.GD(0.1, weight_decay=float("nan")), "weight_decay is nan"),
+    (lambda l, w: dl.HeavyBall(torch.tensor([0.1, -1])), "lr is tensor"),
+    (lambda l, w: dl.train(l, w, dl.GD(0.1), -1), "steps is -1; expected an integer >= 0"),
+    (lambda l, w: dl.train(l, w, dl.GD(0.1), 10, 0), "record_every is 0; expected an integer >= 1"),
+    (lambda l, w: dl.train(l, w, dl.GD(0.1), 10, rule="chain"), "rule is 'chain'; expected 'layers' or 'end-to-end'"),
+    (lambda l, w: dl.train(l, w, dl.GD(0.1), 10, batch_size=21), "batch_size is 21; expected 1 to 20"),
+    (lambda l, w: dl.train(l, [], dl.GD(0.1), 10), "weights is empty"),
+    (lambda l, w: dl.train(l, w[1:], dl.GD(0.1), 10), r"W has shape \(1, 2\); expected \(..., 1, 4\)"),
+    (lambda l, w: dl.train(l, w, dl.GD(0.1), 10).end_to_end, "history is None; expected a run trained with keep_weights"),
+])
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(*setup())

@@ -1,0 +1,69 @@
+import pytest
+import torch
+from conftest import generator
+from scipy.linalg import expm
+
+import deeplinear as dl
+
+
+def quadratic(k=2, d=3, seed=0):
+    """1/2 |W - T|^2 as a least-squares loss, with its target T."""
+    T = torch.randn(k, d, generator=generator(seed), dtype=torch.float64)
+    return dl.LpLoss(torch.eye(d, dtype=torch.float64), T.mT, 2, reduction="sum", scale=0.5), T
+
+
+def test_one_layer_against_the_exact_solution():
+    loss, T = quadratic()
+    W = torch.zeros(2, 3, dtype=torch.float64)
+    times = [0.0, 0.5, 2.0]
+    for run in (dl.flow.layers(loss, [W], times), dl.flow.end_to_end(loss, W, 1, times)):
+        assert run.end_to_end.shape == (3, 2, 3)
+        exact = torch.stack([(1 - torch.tensor(-t, dtype=torch.float64).exp()) * T for t in times])
+        torch.testing.assert_close(run.end_to_end, exact, rtol=1e-11, atol=1e-12)
+
+
+def test_weight_decay_in_closed_form():
+    loss, T = quadratic()
+    W = torch.randn(2, 3, generator=generator(4), dtype=torch.float64)
+    run = dl.flow.layers(loss, [W], [1.0], weight_decay=0.5)
+    torch.testing.assert_close(run.end_to_end[0], T / 1.5 + (W - T / 1.5) * torch.tensor(-1.5).double().exp())
+
+
+def test_least_squares_flow_against_the_matrix_exponential():
+    X = torch.randn(9, 3, generator=generator(1), dtype=torch.float64)
+    loss = dl.LpLoss(X, torch.zeros(9, dtype=torch.float64), 2)
+    W = torch.ones(1, 3, dtype=torch.float64)
+    expected = W @ torch.from_numpy(expm((-2 * X.T @ X / 9).numpy()))
+    torch.testing.assert_close(dl.flow.layers(loss, [W], [1.0]).end_to_end[0], expected)
+
+
+def test_heavy_ball_in_closed_form():
+    loss, T = quadratic()
+    W, V = torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
+    run, speeds = dl.flow.heavy_ball(loss, [W], [V], [1.0], friction=2.0)  # critically damped: 1 - (1 + t) e^-t
+    torch.testing.assert_close(run.end_to_end[0], (1 - 2 * torch.tensor(-1.0).double().exp()) * T)
+    torch.testing.assert_close(speeds[0][0], torch.tensor(-1.0).double().exp() * T)
+
+
+def test_refuses_a_start_that_is_not_balanced_unless_asked():
+    loss, _ = quadratic()
+    weights = dl.near_zero_init((3, 2, 2), 0.5, generator(3))
+    with pytest.raises(ValueError, match="relative imbalance .*; expected at most 1e-10.*require_balanced=False"):
+        dl.flow.compare(loss, weights, [1.0])
+    assert dl.flow.compare(loss, weights, [1.0], require_balanced=False).gap > 1e-3
+
+
+@pytest.mark.parametrize("times", [[], [1.0, 1.0], [-1.0, 0.0], [[1.0]]])
+def test_bad_times_are_named(times):
+    loss, T = quadratic()
+    with pytest.raises(ValueError, match="expected increasing numbers >= 0"):
+        dl.flow.layers(loss, [T], times)
+
+
+def test_a_flow_that_blows_up_is_an_error():
+    class Escaping:
+        def gradient(self, W):
+            return -(W**3)
+
+    with pytest.raises(RuntimeError, match="the integration stopped"):
+        dl.flow.layers(Escaping(), [torch.ones(1, 1, dtype=torch.float64)], [1.0])

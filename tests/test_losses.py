@@ -1,0 +1,97 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from conftest import generator
+
+import deeplinear as dl
+
+
+def problem(n=7, d=4, k=2, p=4, seed=0, **options):
+    X = torch.randn(n, d, generator=generator(seed), dtype=torch.float64)
+    y = torch.randn(n, k, generator=generator(seed + 1), dtype=torch.float64)
+    return dl.LpLoss(X, y, p, **options)
+
+
+@pytest.mark.parametrize("p", [2, 4, 6])
+@pytest.mark.parametrize("reduction, scale", [("mean", 1), ("sum", 0.25)])
+def test_value_is_the_definition(p, reduction, scale):
+    loss = problem(p=p, reduction=reduction, scale=scale)
+    W = torch.randn(2, 4, generator=generator(5), dtype=torch.float64)
+    by_hand = sum((sum(W[a] * x) - y[a]) ** p for x, y in zip(loss.X, loss.Yt.mT) for a in range(2)) * scale
+    assert loss.value(W).shape == ()
+    torch.testing.assert_close(loss.value(W), by_hand / (7 if reduction == "mean" else 1))
+
+
+@pytest.mark.parametrize("p", [2, 4, 6])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_derivatives_against_autograd(p, batch):
+    loss = problem(p=p)
+    W, V = (torch.randn(*batch, 2, 4, generator=generator(s), dtype=torch.float64) for s in (1, 2))
+    value, gradient = loss.value_and_gradient(W)
+    assert value.shape == batch
+    torch.testing.assert_close(value, loss.value(W))
+    torch.testing.assert_close(gradient, torch.func.grad(lambda W: loss.value(W).sum())(W))
+    torch.testing.assert_close(loss.gradient(W), gradient)
+    along_V = torch.func.grad(lambda W: (loss.gradient(W) * V).sum())(W)  # the Hessian is symmetric
+    torch.testing.assert_close(loss.hessian_product(W, V), along_V)
+
+
+def test_one_output_may_be_a_vector():
+    loss = dl.LpLoss([[1, 2], [3, 4]], [1, 2], 2)
+    assert loss.shape == (1, 2) and loss.gradient(torch.zeros(1, 2, dtype=torch.float64)).shape == (1, 2)
+
+
+def test_exact_entries_stay_exact():
+    X = np.array([[Fraction(1, 3), Fraction(2)], [Fraction(-1, 2), Fraction(1, 7)]], dtype=object)
+    y = np.array([Fraction(1), Fraction(2, 3)], dtype=object)
+    W = np.array([[Fraction(1, 5), Fraction(-3)]], dtype=object)
+    r = [sum(w * x for w, x in zip(W[0], row)) - t for row, t in zip(X, y)]
+    loss = dl.LpLoss(X, y, 4)
+    assert loss.value(W) == sum(a**4 for a in r) / 2 and isinstance(loss.value(W), Fraction)
+    assert loss.gradient(W)[0, 1] == 4 * sum(a**3 * row[1] for a, row in zip(r, X)) / 2
+
+
+def test_rows_of_a_mean_average_to_the_mean():
+    loss = problem(n=6)
+    W = torch.randn(2, 4, generator=generator(3), dtype=torch.float64)
+    halves = [loss.rows(torch.arange(a, a + 3)).gradient(W) for a in (0, 3)]
+    torch.testing.assert_close(sum(halves) / 2, loss.gradient(W))
+
+
+@pytest.mark.parametrize("p", [2, 4])
+def test_minimiser(p, diabetes):
+    loss = dl.LpLoss(diabetes.X, diabetes.y, p)
+    W = dl.losses.minimiser(loss)
+    assert loss.gradient(W).abs().max() < 1e-7
+    if p == 2:
+        torch.testing.assert_close(W[0], torch.linalg.lstsq(diabetes.X, diabetes.y).solution)
+
+
+def test_minimiser_of_fewer_rows_than_columns_is_the_minimum_norm_one():
+    loss = problem(n=3, d=5, k=2, p=2)
+    torch.testing.assert_close(dl.losses.minimiser(loss), (torch.linalg.pinv(loss.X) @ loss.Yt.mT).mT)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(X=torch.ones(3), y=torch.ones(3), p=2), r"X has shape \(3,\); expected \(n, d\)"),
+    (dict(X=torch.ones(3, 2), y=torch.ones(4), p=2), r"y has shape \(4,\); expected \(3,\) or \(3, k\)"),
+    (dict(X=torch.ones(3, 2), y=torch.ones(3), p=3), "p is 3; expected an even integer >= 2"),
+    (dict(X=torch.ones(3, 2), y=torch.ones(3), p=0), "p is 0; expected an even integer >= 2"),
+    (dict(X=torch.ones(3, 2), y=torch.ones(3), p=2.5), "p is 2.5; expected an even integer"),
+    (dict(X=torch.ones(3, 2), y=torch.ones(3), p=2, scale=-1), "scale is -1; expected a positive"),
+    (dict(X=torch.ones(3, 2), y=torch.ones(3), p=2, reduction="max"), "reduction is 'max'; expected 'mean' or 'sum'"),
+    (dict(X=torch.tensor([[1.0, float("nan")]]), y=torch.ones(1), p=2), r"X\[0, 1\] is nan; expected finite"),
+    (dict(X=torch.ones(2, 1), y=torch.tensor([1.0, float("inf")]), p=2), r"y\[1\] is inf; expected finite"),
+])
+def test_bad_data_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        dl.LpLoss(**arguments)
+
+
+def test_a_matrix_of_the_wrong_shape_is_named():
+    with pytest.raises(ValueError, match=r"W has shape \(4,\); expected \(..., 2, 4\)"):
+        problem().value(torch.ones(4, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"V has shape \(2, 3\)"):
+        problem().hessian_product(torch.ones(2, 4, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64))

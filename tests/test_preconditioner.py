@@ -1,0 +1,97 @@
+import mpmath
+import pytest
+import torch
+from conftest import generator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import deeplinear as dl
+
+
+def reference(W, G, depth):
+    """The defining sum in 40 digits, with powers of the Gram matrices from their eigenvalues."""
+    with mpmath.workdps(40):
+        W, G = mpmath.matrix(W.tolist()), mpmath.matrix(G.tolist())
+
+        def power(S, exponent):
+            if exponent == 0:
+                return mpmath.eye(S.rows)
+            values, vectors = mpmath.eigsy(S)
+            kept = [value**exponent if value > 1e-30 * max(values) else 0 for value in values]
+            return vectors * mpmath.diag(kept) * vectors.T
+
+        total = mpmath.zeros(W.rows, W.cols)
+        for j in range(1, depth + 1):
+            total += power(W * W.T, mpmath.mpf(j - 1) / depth) * G * power(W.T * W, mpmath.mpf(depth - j) / depth)
+        return torch.tensor(total.tolist(), dtype=torch.float64)
+
+
+def pair(k, d, seed=0, batch=()):
+    return (torch.randn(*batch, k, d, generator=generator(seed + s), dtype=torch.float64) for s in (0, 1))
+
+
+@settings(deadline=None, max_examples=60)
+@given(k=st.integers(1, 5), d=st.integers(1, 5), depth=st.integers(1, 8), seed=st.integers(0, 10**6))
+def test_apply_and_matrix_against_the_definition(k, d, depth, seed):
+    W, G = pair(k, d, seed)
+    expected = reference(W, G, depth)
+    size = expected.norm() + 1e-3
+    assert (dl.preconditioner.apply(W, G, depth) - expected).norm() / size < 1e-12
+    stacked = dl.preconditioner.matrix(W, depth) @ G.mT.flatten()
+    assert (stacked - dl.preconditioner.apply(W, G, depth).mT.flatten()).norm() / size < 1e-12
+    spectrum = torch.linalg.eigvalsh(dl.preconditioner.matrix(W, depth))
+    assert (spectrum - dl.preconditioner.eigenvalues(W, depth).flatten().sort().values).abs().max() / size < 1e-11
+
+
+def test_accurate_where_gram_matrices_are_not():
+    """Condition 1e10: the smallest eigenvalue must be right to many digits."""
+    s = torch.tensor([1.0, 1e-5, 1e-10], dtype=torch.float64)
+    U, V = (torch.linalg.qr(torch.randn(3, 3, generator=generator(i), dtype=torch.float64)).Q for i in (0, 1))
+    G = U[:, 2:] @ V[:, 2:].T
+    found = dl.preconditioner.apply(U @ torch.diag(s) @ V.T, G, 2)
+    assert abs((found * G).sum() / 2e-10 - 1) < 1e-5
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 6])
+def test_repeated_and_zero_singular_values(depth):
+    Q = torch.linalg.qr(torch.randn(4, 4, generator=generator(0), dtype=torch.float64)).Q
+    W = 2 * Q[:3]  # three equal singular values
+    G = torch.randn(3, 4, generator=generator(1), dtype=torch.float64)
+    torch.testing.assert_close(dl.preconditioner.apply(W, G, depth), reference(W, G, depth))
+    deficient = torch.outer(torch.tensor([1.0, 2, -1]), torch.tensor([3.0, 0, 1, 2])).double()  # exactly of rank 1
+    torch.testing.assert_close(dl.preconditioner.apply(deficient, G, depth), reference(deficient, G, depth))
+    zero = torch.zeros(3, 4, dtype=torch.float64)
+    torch.testing.assert_close(dl.preconditioner.apply(zero, G, depth), G if depth == 1 else zero)
+    torch.testing.assert_close(dl.preconditioner.apply(zero[:1], G[:1], depth), G[:1] if depth == 1 else zero[:1])
+
+
+def test_a_stated_rank_silences_spurious_singular_values():
+    W, G = pair(3, 3)
+    U, s, Vh = torch.linalg.svd(W)
+    exact = (U[:, :1] * s[:1]) @ Vh[:1]
+    spoiled = exact + 1e-13 * torch.outer(U[:, 1], Vh[1])
+    clean = dl.preconditioner.apply(exact, G, 6)
+    assert (dl.preconditioner.apply(spoiled, G, 6, rank=1) - clean).norm() < 1e-11
+    assert (dl.preconditioner.apply(spoiled, G, 6) - clean).norm() > 1e-5
+
+
+def test_batches_are_rows():
+    for k, d in ((1, 4), (4, 1), (2, 3), (3, 2)):
+        W, G = pair(k, d, batch=(2, 3))
+        for depth in (1, 2, 5):
+            whole = dl.preconditioner.apply(W, G, depth)
+            for i in range(2):
+                torch.testing.assert_close(whole[i, 0], dl.preconditioner.apply(W[i, 0], G[i, 0], depth))
+            assert dl.preconditioner.matrix(W, depth).shape == (2, 3, k * d, k * d)
+            assert dl.preconditioner.eigenvalues(W, depth).shape == (2, 3, k, d)
+
+
+def test_bad_input_is_named():
+    W, G = pair(2, 3)
+    with pytest.raises(ValueError, match=r"G has shape \(3, 2\); expected \(2, 3\) like W"):
+        dl.preconditioner.apply(W, G.T, 2)
+    for depth in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="depth is .*; expected an integer >= 1"):
+            dl.preconditioner.eigenvalues(W, depth)
+    with pytest.raises(ValueError, match=r"W has shape \(3,\)"):
+        dl.preconditioner.matrix(W[0], 2)
