@@ -1,6 +1,7 @@
 import gzip
 import shutil
 
+import pooch
 import pytest
 import torch
 
@@ -28,7 +29,7 @@ def test_ethanol_labels_are_the_ppm_values(ethanol):
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(data.pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
     monkeypatch.setenv(data.FOLDER_VARIABLE, str(tmp_path / "folder"))
     return tmp_path
 
@@ -37,7 +38,7 @@ def test_every_place_is_named_when_data_is_missing(nowhere, monkeypatch):
     def no_network(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr(data.pooch, "retrieve", no_network)
+    monkeypatch.setattr(pooch, "retrieve", no_network)
     with pytest.raises(dl.data.DataUnavailable) as error:
         data.load("ethanol")
     for place in (nowhere / "folder" / "uci-ethanol.csv.gz", nowhere / "cache" / "deeplinear", "https://", "no network",
@@ -65,7 +66,7 @@ def test_found_in_the_cache(ethanol, nowhere, monkeypatch):
     cache.mkdir(parents=True)
     shutil.copy(source, cache)
     monkeypatch.delenv(data.FOLDER_VARIABLE)
-    monkeypatch.setattr(data.pooch, "os_cache", lambda project: cache)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: cache)
     assert torch.equal(data.load("ethanol", download=False).X, ethanol.X)
 
 

@@ -1,5 +1,4 @@
 import dataclasses
-import datetime
 import json
 import os
 
@@ -22,8 +21,8 @@ class Config:
 
 def write(folder, value=1.0, **changes):
     fields = dict(config=Config(), metrics=[{"gap": value}], summary={"best": value}, arrays={"curve": np.arange(3.0)},
-                  dataset=dl.data.load("diabetes"), source_files=[recorded.__file__], scale="quick", device="cpu",
-                  started=datetime.datetime.now(datetime.UTC), folder=folder)
+                  dataset=dl.data.load("diabetes"), origin=recorded.origin([recorded.__file__]), scale="quick",
+                  device="cpu", folder=folder)
     return recorded.write("trial", **{**fields, **changes})
 
 

@@ -1,7 +1,6 @@
 """The command line: ``python -m deeplinear list`` and ``python -m deeplinear run NAME``."""
 
 import argparse
-import datetime
 import difflib
 import sys
 from pathlib import Path
@@ -48,12 +47,12 @@ def _run(options):
     device = available if options.device == "auto" else options.device
     torch.set_num_threads(1)
     module = EXPERIMENTS[options.name]
-    config, started = module.SCALES[options.scale], datetime.datetime.now(datetime.UTC)
+    config = module.SCALES[options.scale]
+    origin = recorded.origin([Path(module.__file__), *(HERE / name for name in NUMERICS)])
     metrics, summary, arrays, dataset = module.run(config, device, lambda runs: tqdm(runs, disable=None))
     path = recorded.write(
-        options.name, config=config, metrics=metrics, summary=summary, arrays=arrays, dataset=dataset,
-        source_files=[Path(module.__file__), *(HERE / name for name in NUMERICS)], scale=options.scale, device=device,
-        started=started, folder=options.out)
+        options.name, config=config, metrics=metrics, summary=summary, arrays=arrays, dataset=dataset, origin=origin,
+        scale=options.scale, device=device, folder=options.out)
     print(f"recorded: {path}")
     return 0
 

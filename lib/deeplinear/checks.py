@@ -1,18 +1,21 @@
 """Printed verdicts: short, deterministic, and an error where a check fails."""
 
+import numpy as np
+
 
 class CheckFailed(AssertionError):
     """A check did not hold, or a control that must fail did not."""
 
 
 def check(label, value, below=None):
-    """Print the verdict of the check ``label``: ``value < below``, or ``value`` is True for an exact statement.
+    """Print the verdict of the check ``label``: ``value < below``, or, for an exact statement, ``value`` all True.
 
     Only the label, the threshold and the verdict are printed: the last digits of a residual differ between machines.
     Raises :class:`CheckFailed` with the value where it does not hold (NaN never holds).
     """
     if below is None:
-        _verdict(f"check    {label}: holds exactly", value, value is True)
+        exact = np.asarray(value)
+        _verdict(f"check    {label}: holds exactly", value, exact.dtype == bool and exact.size and exact.all())
     else:
         _verdict(f"check    {label}: {float(below):.0e} bounds the error", float(value), float(value) < below)
 

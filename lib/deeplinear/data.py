@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 
 FOLDER_VARIABLE = "DEEPLINEAR_DATA"
@@ -92,6 +91,8 @@ def book_folder(name):
 
 
 def _find(file, download):
+    import pooch  # here, since it wants a notebook's progress bar as soon as it is imported
+
     looked = []
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder:

@@ -4,6 +4,7 @@ Each function returns a :class:`Figure`, a Matplotlib figure that shows itself a
 text as paths, no date and no random names, so that the same numbers give the same bytes.
 """
 
+import functools
 import io
 
 import matplotlib
@@ -44,6 +45,15 @@ class Figure(_Figure):
         return f"<Figure with {len(self.axes)} panel(s)>"
 
 
+def _styled(draw):
+    @functools.wraps(draw)
+    def in_style(*arguments, **options):
+        with matplotlib.rc_context(STYLE):
+            return draw(*arguments, **options)
+    return in_style
+
+
+@_styled
 def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slopes=None, markers=False, height=3.0,
           share=False):
     """Curves in one panel or several side by side.
@@ -70,16 +80,15 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
         ax.set(xscale="log" if scale in ("loglog", "semilogx") else "linear",
                yscale="log" if scale in ("loglog", "semilogy") else "linear", xlabel=x, title=title)
     axes[0].set_ylabel(y)
-    axes[-1].legend() if len(labels) < 4 else figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(labels), 3))
+    if len(labels) > 1:
+        handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(labels), 4))
     return figure
 
 
 def _panels(count, height=3.0, share=False):
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 if count == 1 else 7.0, height), layout="constrained")
-        axes = figure.subplots(1, count, squeeze=False, sharey=share)[0]
-    return figure, axes
+    figure = Figure(figsize=(4.6 if count == 1 else 7.0, height), layout="constrained")
+    return figure, figure.subplots(1, count, squeeze=False, sharey=share)[0]
 
 
 def _thin(xs, ys, logarithmic):

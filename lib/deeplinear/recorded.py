@@ -51,12 +51,19 @@ class Record:
                 f"{' with changes' if p['dirty'] else ''}, {p['finished'][:10]}")
 
 
-def write(name, *, config, metrics, summary, arrays, dataset, source_files, scale, device, started, folder):
+def origin(source_files):
+    """Where a run comes from, to be taken before it starts: commit, digest of ``source_files``, time, command line."""
+    return {**_commit(), "source_sha256": source_digest(source_files),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(["python", "-m", "deeplinear", *sys.argv[1:]])}
+
+
+def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, device, folder):
     """Write a record to ``folder``; a record already there is replaced only once the new one is complete on disk.
 
     ``config``: a dataclass; ``metrics``: a list of flat dicts; ``arrays``: name to array; ``dataset``: the
-    :class:`deeplinear.data.Dataset` used; ``source_files``: the code whose digest dates the record; ``started``: an
-    aware UTC time. Raises ``ValueError`` for a NaN or infinity in ``metrics`` or ``summary``. Returns the JSON's path.
+    :class:`deeplinear.data.Dataset` used; ``origin``: what :func:`origin` gave before the run. Raises ``ValueError``
+    for a NaN or infinity in ``metrics`` or ``summary``. Returns the path of the JSON.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,13 +75,12 @@ def write(name, *, config, metrics, summary, arrays, dataset, source_files, scal
     record = {
         "schema": SCHEMA, "name": name, "config": dataclasses.asdict(config), "metrics": metrics, "summary": summary,
         "provenance": {
-            "scale": scale, "dataset": {"name": dataset.name, "sha256": dataset.sha256}, **_commit(),
-            "source_sha256": source_digest(source_files), "arrays_sha256": arrays_sha256,
+            **origin, "scale": scale, "dataset": {"name": dataset.name, "sha256": dataset.sha256},
+            "arrays_sha256": arrays_sha256,
             "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
             "device": device_name(device), "dtype": config.dtype, "threads": torch.get_num_threads(),
-            "started": started.isoformat(timespec="seconds"), "finished": finished.isoformat(timespec="seconds"),
-            "wall_seconds": round((finished - started).total_seconds(), 1),
-            "command": shlex.join(["python", "-m", "deeplinear", *sys.argv[1:]]),
+            "finished": finished.isoformat(timespec="seconds"),
+            "wall_seconds": round((finished - datetime.datetime.fromisoformat(origin["started"])).total_seconds()),
         },
     }
     _refuse_nan({"metrics": metrics, "summary": summary}, name)
@@ -145,7 +151,9 @@ def _commit():
 
     head = git("rev-parse", "HEAD")
     status = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/book")
-    return {"commit": head.stdout.strip() or "unknown", "dirty": bool(status.stdout.strip()) or head.returncode != 0}
+    if head.returncode:
+        return {"commit": "unknown", "dirty": True}
+    return {"commit": head.stdout.strip(), "dirty": bool(status.stdout.strip())}
 
 
 def _arrays_path(folder, name, sha256):
