@@ -75,5 +75,5 @@ def test_bad_layers_are_named(call, message):
 
 
 def test_randomness_is_an_argument():
-    with pytest.raises(TypeError, match="generator is 0; expected torch.Generator"):
+    with pytest.raises(TypeError, match="generator is 0; expected dl.seeded"):
         dl.near_zero_init((3, 1), 0.1, 0)

@@ -54,6 +54,14 @@ def layer_gradients(weights, G):
     return gradients
 
 
+def product_velocity(weights, velocities):
+    """How fast the end-to-end matrix moves when each layer moves at its velocity: the product rule.
+
+    ``velocities``: like ``weights``. Returns ``sum_j W_N ... W_{j+1} V_j W_{j-1} ... W_1``, shape ``(..., n_N, n_0)``.
+    """
+    return sum(end_to_end([*weights[:j], V, *weights[j + 1:]]) for j, V in enumerate(velocities))
+
+
 def imbalance(weights):
     """The imbalance ``D_j = W_{j+1}^T W_{j+1} - W_j W_j^T`` of each hidden layer, j = 1..N-1.
 
@@ -73,16 +81,28 @@ def relative_imbalance(weights):
     return torch.where(sizes > 0, gaps / sizes, torch.zeros_like(sizes))
 
 
+def seeded(seed):
+    """A ``torch.Generator`` with this seed. Randomness is an argument everywhere in this library."""
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, generator):
+    """Independent standard normal entries, float64."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is {generator!r}; expected dl.seeded(...), a torch.Generator")
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
 def near_zero_init(dims, std, generator, batch=()):
     """Independent Gaussian layers of mean 0 and standard deviation ``std``, float64.
 
-    ``dims = (n_0, ..., n_N)``, inputs first; ``generator`` a ``torch.Generator``; ``batch`` the leading axes. Such
+    ``dims = (n_0, ..., n_N)``, inputs first; ``generator`` as from :func:`seeded`; ``batch`` the leading axes. Such
     layers are *not* balanced: :prf:ref:`prop-starts`.
     """
     dims = _check_dims(dims)
     if not (isinstance(std, numbers.Real) and 0 <= std < float("inf")):
         raise ValueError(f"std is {std!r}; expected a finite number >= 0")
-    return [std * _normal((*batch, rows, columns), generator) for columns, rows in zip(dims, dims[1:])]
+    return [std * normal(*batch, rows, columns, generator=generator) for columns, rows in zip(dims, dims[1:])]
 
 
 def identity_init(dims):
@@ -104,7 +124,7 @@ def balanced_init(dims, generator, W=None, std=1.0):
     dims = _check_dims(dims)
     depth, width = len(dims) - 1, min(dims)
     given = W is not None
-    W = torch.as_tensor(W, dtype=torch.float64) if given else std * _normal((dims[-1], dims[0]), generator)
+    W = torch.as_tensor(W, dtype=torch.float64) if given else std * normal(dims[-1], dims[0], generator=generator)
     if tuple(W.shape) != (dims[-1], dims[0]):
         raise ValueError(f"W has shape {tuple(W.shape)}; expected {(dims[-1], dims[0])} for dims {dims}")
     U, s, Vh = torch.linalg.svd(W, full_matrices=False)
@@ -113,7 +133,7 @@ def balanced_init(dims, generator, W=None, std=1.0):
         raise ValueError(f"W has rank {rank}; layers of widths {dims} reach rank {width} at most")
     rank = min(rank, width)
     frames = [Vh[:rank].mT]
-    frames += [torch.linalg.qr(_normal((n, rank), generator)).Q for n in dims[1:-1]]
+    frames += [torch.linalg.qr(normal(n, rank, generator=generator)).Q for n in dims[1:-1]]
     frames += [U[:, :rank]]
     root = s[:rank] ** (1 / depth)
     return [(after * root) @ before.mT for before, after in zip(frames, frames[1:])]
@@ -135,9 +155,3 @@ def _check_dims(dims):
     if len(dims) < 2 or not all(isinstance(n, numbers.Integral) and n >= 1 for n in dims):
         raise ValueError(f"dims is {dims!r}; expected at least two positive integers (n_0, ..., n_N)")
     return dims
-
-
-def _normal(shape, generator):
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator is {generator!r}; expected torch.Generator().manual_seed(...)")
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)

@@ -18,7 +18,7 @@ class GD:
     """Gradient descent ``W <- (1 - lr * weight_decay) W - lr * gradient``.
 
     ``lr`` is a number, or a tensor with one rate per configuration of the batch. ``weight_decay`` is the factor lambda
-    of a penalty (lambda/2) |W|^2 on every layer. Raises ``ValueError`` for negative or infinite values.
+    of a penalty of lambda/2 times the squared norm of every layer. Raises ``ValueError`` for negative or infinite values.
     """
 
     lr: object

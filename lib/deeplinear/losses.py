@@ -15,19 +15,13 @@ class LpLoss:
 
     .. math:: L(W) = \text{scale} \cdot \frac1n \sum_{i=1}^n \sum_{a=1}^k \big( (W x_i)_a - y_{ia} \big)^p
 
-    Parameters
-    ----------
-    X : array of shape (n, d), one example a row.
-    y : array of shape (n,) for one output, or (n, k).
-    p : an even integer, at least 2, so that the loss is a smooth convex polynomial.
-    reduction : ``"mean"`` over the ``n`` rows (default) or ``"sum"``.
-    scale : a positive factor; ``1/p`` gives the convention of {1/p} |residual|^p.
+    ``X``: shape (n, d), one example a row. ``y``: shape (n,) for one output, or (n, k). ``p``: an even integer, at
+    least 2, so that the loss is a smooth convex polynomial. ``reduction``: ``"mean"`` over the n rows or ``"sum"``.
+    ``scale``: a positive factor; ``1/p`` gives the convention with 1/p in front.
 
     ``X`` and ``y`` are torch tensors, or anything NumPy reads (stored as float64). NumPy arrays of dtype object are
-    kept as they are, so the same code runs on exact rationals and on symbols.
-
-    Raises ``ValueError`` for shapes that do not match, entries that are not finite, ``p`` odd or below 2, or a scale
-    that is not positive.
+    kept as they are, so the same code runs on exact rationals and on symbols. Raises ``ValueError`` for shapes that do
+    not match, entries that are not finite, ``p`` odd or below 2, or a scale that is not positive.
 
     Source: Arora, Cohen and Hazan 2018, section 3; :prf:ref:`def-lp-loss`.
     """

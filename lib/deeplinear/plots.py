@@ -9,8 +9,13 @@ import io
 
 import matplotlib
 import numpy as np
+import torch
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as _Figure
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from . import flow, losses
 
 STYLE = {
     "svg.hashsalt": "deeplinear", "svg.fonttype": "path", "path.simplify": False,
@@ -72,17 +77,25 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
             ax.plot(xs, ys, color=COLOURS[style], linestyle=DASHES[style], label=label,
                     marker=MARKERS[style] if markers else None, markersize=5)
             if slopes and label in slopes:
-                guide = ys[0] * (xs / xs[0]) ** slopes[label]
-                ax.plot(xs, 1.6 * guide, color="#999999", linewidth=0.9, zorder=1)
-                middle = len(xs) // 2
-                ax.annotate(f"slope {slopes[label]:g}", (xs[middle], 1.6 * guide[middle]), xytext=(-6, 6),
-                            textcoords="offset points", ha="right", color="#777777", fontsize=9)
+                guide = 0.6 * ys[0] * (xs / xs[0]) ** slopes[label]
+                ax.plot(xs, guide, color="#999999", linewidth=0.9, zorder=1)
+                ax.annotate(f"slope {slopes[label]:g}", (xs.min(), guide.min()), xytext=(2, -4), ha="left", va="top",
+                            textcoords="offset points", color="#666666", fontsize=9)
         ax.set(xscale="log" if scale in ("loglog", "semilogx") else "linear",
                yscale="log" if scale in ("loglog", "semilogy") else "linear", xlabel=x, title=title)
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        low, high = ax.get_ylim()
+        if ax.get_yscale() == "log" and high < 40 * low:  # few powers of ten: label 2 and 5 as well
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        if markers:
+            ax.set_xticks(xs, [f"{value:g}" for value in xs])
     axes[0].set_ylabel(y)
     if len(labels) > 1:
         handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
-        figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(labels), 4))
+        columns = 2 if len(panels) == 1 else 4
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(labels), columns))
     return figure
 
 
@@ -103,3 +116,54 @@ def _thin(xs, ys, logarithmic):
     else:
         index = np.unique(np.linspace(0, len(xs) - 1, MOST_POINTS).round().astype(int))
     return xs[index], ys[index]
+
+
+@_styled
+def ellipses(depths=(1, 2, 4), radii=(0.45, 0.8, 1.15), directions=8):
+    """The preconditioner of a single output in the plane: at each point the image of the unit circle, over the depth.
+
+    One panel for each depth; points at ``radii`` in evenly spaced ``directions``. :prf:ref:`cor-single-output`.
+    """
+    figure, axes = _panels(len(depths), height=2.7)
+    for ax, depth, colour in zip(axes, depths, COLOURS):
+        for radius in radii:
+            for angle in np.arange(directions) * 360 / directions:
+                point = radius * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+                reach = 0.15 * radius ** (2 - 2 / depth)  # half of the axis along the ray
+                ax.add_patch(Ellipse(point, 2 * reach, 2 * reach / depth, angle=angle, linewidth=1.2, edgecolor=colour,
+                                     facecolor=to_rgba(colour, 0.25)))
+        ax.plot(0, 0, "+", color="#444444")
+        ax.set(xlim=(-1.35, 1.35), ylim=(-1.35, 1.35), aspect="equal", title=f"depth {depth}", xticks=[], yticks=[])
+        ax.grid(False)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_visible(False)
+    return figure
+
+
+@_styled
+def cover():
+    """The idea of the book in one picture: two paths to one minimum, and what each makes of a circle of gradients."""
+    loss = losses.LpLoss(torch.eye(2, dtype=torch.float64), [1.6, 0.8], p=4)
+    start = torch.tensor([[0.12, 0.28]], dtype=torch.float64)
+    figure, (ax,) = _panels(1, height=3.4)
+    x, y = np.meshgrid(np.linspace(-0.15, 1.95, 90), np.linspace(-0.1, 1.15, 60))
+    levels = loss.value(torch.from_numpy(np.stack([x, y], -1))[..., None, :]).numpy()
+    ax.contour(x, y, levels, levels=np.geomspace(1e-4, 5, 14), colors="#b5b5b5", linewidths=0.7)
+    times = np.concatenate([[0], np.geomspace(0.02, 300, 200)])
+    for style, depth in enumerate((1, 3)):
+        path = flow.end_to_end(loss, start, depth, times).end_to_end[:, 0].numpy()
+        ax.plot(*path.T, color=COLOURS[style], linestyle=DASHES[style], label=f"depth {depth}")
+        length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+        for point in path[np.searchsorted(length, np.linspace(0, 0.92, 5) * length[-1])]:
+            along = 0.13 * np.linalg.norm(point) ** (2 - 2 / depth)
+            angle = np.degrees(np.arctan2(point[1], point[0]))
+            ax.add_patch(Ellipse(point, 2 * along, 2 * along / depth, angle=angle, linewidth=1.2, zorder=3,
+                                 edgecolor=COLOURS[style], facecolor=to_rgba(COLOURS[style], 0.25)))
+    ax.plot(*start[0], "o", color="#333333", markersize=4)
+    ax.plot(1.6, 0.8, "*", color="#333333", markersize=11)
+    ax.set(aspect="equal", xticks=[], yticks=[], xlim=(-0.15, 1.95), ylim=(-0.1, 1.15))
+    ax.grid(False)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure

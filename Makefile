@@ -1,0 +1,49 @@
+# make book    build the site             make test     everything CI checks
+# make lab     open JupyterLab            make refresh  run the notebooks and store their outputs
+# make results record the experiments     make clean    remove what make made
+
+.DELETE_ON_ERROR:
+.PHONY: book test lab refresh results clean
+
+PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11 python3 python,$(shell command -v $(python))))
+BIN := .venv/bin
+SOURCES := _config.yml _toc.yml $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
+
+book: _build/html/.built
+	@echo "the book: file://$(CURDIR)/_build/html/index.html"
+
+test: .venv/.ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval book
+	$(MAKE) --no-print-directory book
+	$(BIN)/python -m pytest tests/test_site.py
+
+lab: .venv/.ready
+	@$(BIN)/python -c "import jupyterlab" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt jupyterlab
+	$(BIN)/jupyter lab book/01-warm-up.ipynb
+
+refresh: .venv/.ready
+	$(BIN)/python tools/refresh.py
+
+results: .venv/.ready
+	$(BIN)/python -m deeplinear run regression-depth --scale full --out book/results
+
+clean:
+	rm -rf .venv _build .pytest_cache .hypothesis lib/*.egg-info
+
+# The environment: made again when what it is made from changes. One line says what went wrong.
+.venv/.ready: requirements.txt constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11 or newer, or name one: make PYTHON=/path"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); this book needs Python 3.11 or newer: make PYTHON=/path"; exit 1; }
+	@echo "setting up .venv with $(PYTHON) (a few minutes, 1.5 GB)"
+	@$(PYTHON) -m venv .venv || { echo "error: '$(PYTHON) -m venv .venv' failed; is the venv module installed?"; exit 1; }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt -c constraints.txt > .venv/setup.log 2>&1 || \
+	  { echo "error: installing requirements.txt failed: $$(grep -i '^error' .venv/setup.log | tail -n 1) (all of it: .venv/setup.log)"; exit 1; }
+	@touch $@
+
+# From an empty folder whenever a source is newer: an incremental build would hide warnings.
+_build/html/.built: .venv/.ready $(SOURCES)
+	@rm -rf _build
+	$(BIN)/jupyter-book build . -W -n --keep-going -q
+	@touch $@

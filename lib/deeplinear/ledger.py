@@ -1,0 +1,60 @@
+"""The book's back pages: the table of claims and the table of recorded runs, as HTML for a notebook."""
+
+import html
+from pathlib import Path
+
+import yaml
+
+from . import data, recorded
+
+
+class Table:
+    """Rows of HTML fragments under headers; shows itself as an HTML table, and as plain text its number of rows."""
+
+    def __init__(self, headers, rows):
+        self.headers, self.rows = headers, rows
+
+    def __repr__(self):
+        return f"<Table of {len(self.rows)} rows>"
+
+    def _repr_html_(self):
+        head = "".join(f"<th>{header}</th>" for header in self.headers)
+        body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in self.rows)
+        return f'<table class="ledger">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'
+
+
+def read():
+    """The rows of ``book/claims.yml``: a list of dicts in the order of the book."""
+    return yaml.safe_load((data.book_folder("") / "claims.yml").read_text(encoding="utf-8"))
+
+
+def counts():
+    """How many claims there are of each verdict, a dict in falling order."""
+    verdicts = [claim["verdict"] for claim in read()]
+    return dict(sorted(((v, verdicts.count(v)) for v in set(verdicts)), key=lambda pair: (-pair[1], pair[0])))
+
+
+def claims():
+    """Every claim with its statement, source, verdict, and the names of its check and test, as a :class:`Table`."""
+    rows = []
+    for claim in read():
+        link = f'<a href="{claim["chapter"]}.html#{claim["id"]}">{claim["id"]}</a>'
+        test = "test_" + claim["id"].replace("-", "_")
+        rows.append([claim["chapter"][:2].lstrip("0"), link, html.escape(claim["statement"]), ", ".join(claim["ledger"]),
+                     claim["source"], claim["kind"], f'<b>{claim["verdict"]}</b>',
+                     f'<code>check-{claim["id"]}</code><br><code>{test}</code>', claim.get("record") or ""])
+    return Table(["ch.", "claim", "statement", "ledger", "source", "kind", "verdict", "check and test", "run"], rows)
+
+
+def records():
+    """Every recorded run with its scale, data, device, versions, commit, date and duration, as a :class:`Table`."""
+    rows = []
+    for path in sorted(Path(data.book_folder("results")).glob("*.json")):
+        record = recorded.load(path.stem, quiet=True)
+        p = record.provenance
+        rows.append([f"<b>{record.name}</b>", p["scale"], f'{p["dataset"]["name"]}<br><code>{p["dataset"]["sha256"][:12]}</code>',
+                     html.escape(p["device"]), p["dtype"], f'torch {p["versions"]["torch"]}',
+                     f'<code>{p["commit"][:7]}</code>', p["finished"][:10], f'{p["wall_seconds"]} s',
+                     f'<code>{html.escape(p["command"])}</code>'])
+    return Table(["run", "scale", "data, SHA-256", "device", "numbers", "versions", "commit", "date", "time", "command"],
+                 rows)

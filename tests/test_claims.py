@@ -1,0 +1,540 @@
+"""One test for each claim of the book, of the same name, on other shapes, seeds and losses than its chapter; each with
+its control. Statements "for all shapes" are drawn by hypothesis."""
+
+import numpy as np
+import pytest
+import sympy as sp
+import torch
+from conftest import generator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import deeplinear as dl
+
+seeds = st.integers(0, 10**6)
+depths = st.integers(1, 5)
+widths = st.integers(1, 4)
+chains = st.lists(widths, min_size=3, max_size=6)
+quick = settings(deadline=None, max_examples=25)
+
+
+class Logistic:
+    """The mean of log(1 + exp(-y W x)): a loss that is no polynomial and has no minimum at a matrix."""
+
+    def __init__(self, n=12, k=1, d=3, seed=0):
+        self.X = dl.normal(n, d, generator=generator(seed))
+        self.Y = torch.sign(dl.normal(k, n, generator=generator(seed + 1)))
+
+    def value(self, W):
+        return torch.nn.functional.softplus(-self.Y * (W @ self.X.mT)).sum(-2).mean(-1)
+
+    def gradient(self, W):
+        return -(self.Y * torch.sigmoid(-self.Y * (W @ self.X.mT))) @ self.X / len(self.X)
+
+    def value_and_gradient(self, W):
+        return self.value(W), self.gradient(W)
+
+
+def regression(k, d, p, seed, n=9):
+    return dl.LpLoss(dl.normal(n, d, generator=generator(seed)), dl.normal(n, k, generator=generator(seed + 1)), p)
+
+
+def any_loss(k, d, seed):
+    return [regression(k, d, 2, seed), regression(k, d, 4, seed), Logistic(k=k, d=d, seed=seed)][seed % 3]
+
+
+def rational(rng, *shape):
+    return dl.checks.rational(rng.integers(-6, 7, shape), 5)
+
+
+def worst(*differences):
+    return max(float(torch.as_tensor(D).abs().max()) for D in differences)
+
+
+# ---- chapter 1
+
+
+def rebuilt(tails, gradients, rates, first):
+    """The expansion of the text for matrices: the end of a run from its tails P(t), past gradients and W_1(0)."""
+    W = tails[0] @ first
+    for t, G in enumerate(gradients):
+        change = tails[t + 1] - tails[t]
+        W = W - rates[t] * tails[t + 1] @ tails[t].mT @ G + change @ first
+        for s in range(t):
+            W = W - rates[s] * change @ tails[s].mT @ gradients[s]
+    return W
+
+
+@quick
+@given(seed=seeds, depth=st.integers(2, 4), steps=st.integers(1, 12))
+def test_thm_exact_expansion(seed, depth, steps):
+    loss = any_loss(1, 3, seed)
+    run = dl.descent.iterate(loss, dl.near_zero_init((3,) + (1,) * depth, 0.5, generator(seed)), 0.01, steps)
+    tails = [dl.end_to_end(layers[1:]) for layers in run]
+    past = [loss.gradient(dl.end_to_end(layers)) for layers in run[:-1]]
+    found = rebuilt(tails, past, [0.01] * steps, run[0][0])
+    scale = 1 + max(float(dl.end_to_end(layers).abs().max()) for layers in run)
+    assert worst(found - dl.end_to_end(run[-1])) < 1e-11 * scale
+    # control: the first layer must move by plain gradient descent
+    run = dl.descent.iterate(loss, run[0], 0.01, steps, weight_decay=5)
+    tails = [dl.end_to_end(layers[1:]) for layers in run]
+    past = [loss.gradient(dl.end_to_end(layers)) for layers in run[:-1]]
+    assert worst(rebuilt(tails, past, [0.01] * steps, run[0][0]) - dl.end_to_end(run[-1])) > 1e-8
+
+
+def test_thm_exact_expansion_with_a_schedule_and_any_tail():
+    """The scalars need not follow a gradient, and the steps may change."""
+    loss, rates = Logistic(), [0.3, 0.1, 0.4, 0.2]
+    tails = [torch.tensor([[v]], dtype=torch.float64) for v in (0.5, -1.0, 2.0, 0.25, 3.0)]
+    w1, past, first = dl.normal(1, 3, generator=generator(5)), [], None
+    first = w1
+    for tail, rate in zip(tails, rates):
+        past.append(loss.gradient(tail * w1))
+        w1 = w1 - rate * tail * past[-1]
+    assert worst(rebuilt(tails, past, rates, first) - tails[-1] * w1) < 1e-14
+
+
+def test_thm_exact_expansion_matrix():
+    rng = np.random.default_rng(3)
+    loss = dl.LpLoss(rational(rng, 3, 2), rational(rng, 3, 3), 4)
+    rate = dl.checks.rational(np.array(1), 500).item()
+    run = dl.descent.iterate(loss, [rational(rng, 2, 2), rational(rng, 2, 2), rational(rng, 3, 2)], rate, 3)
+    tails = [dl.end_to_end(layers[1:]) for layers in run]
+    past = [loss.gradient(dl.end_to_end(layers)) for layers in run[:-1]]
+    assert (rebuilt(tails, past, [rate] * 3, run[0][0]) == dl.end_to_end(run[-1])).all()
+    past[0] = -past[0]  # control: a sign flipped in one past gradient
+    assert (rebuilt(tails, past, [rate] * 3, run[0][0]) != dl.end_to_end(run[-1])).any()
+
+
+@quick
+@given(seed=seeds)
+def test_prop_sign_of_memory(seed):
+    loss = any_loss(1, 3, seed)
+    layers = dl.near_zero_init((3, 1, 1), 0.6, generator(seed))
+    run = dl.train(loss, layers, dl.GD(0.003), 30, keep_weights=True)
+    w, omega = run.end_to_end[:, 0], run.history[1][:, 0, 0]
+    g = loss.gradient(run.end_to_end)[:, 0]
+    for t in range(1, 30):
+        for s in range(t):
+            memory = 0.003 * omega[s] * (omega[t + 1] - omega[t])
+            if omega[s] * omega[t] > 0 and abs(memory) > 1e-12:
+                assert torch.sign(memory) == -torch.sign((w[t] * g[t]).sum())
+
+
+def test_prop_sign_of_memory_needs_descent():
+    loss = regression(1, 3, 2, 4)
+    layers = dl.near_zero_init((3, 1, 1), 1.0, generator(4))
+    run = dl.train(loss, layers, dl.HeavyBall(0.01, 0.95), 200, keep_weights=True)
+    omega, w = run.history[1][:, 0, 0], run.end_to_end
+    outward = torch.sign(omega.diff() * omega[:-1])
+    assert (outward != -torch.sign((w * loss.gradient(w)).sum((1, 2))[:-1])).any()
+
+
+def test_prop_one_step():
+    """SymPy: both forms of the step, and the term that the approximation drops, for any gradient."""
+    eta, omega = sp.symbols("eta omega", nonzero=True)
+    w1, g = sp.Matrix(sp.symbols("a:3")), sp.Matrix(sp.symbols("g:3"))
+    step = (w1 - eta * omega * g) * (omega - eta * w1.dot(g))
+    gamma, w = eta * w1.dot(g) / omega, omega * w1
+    assert (step - (1 - gamma) * (w - eta * omega**2 * g)).applyfunc(sp.expand) == sp.zeros(3, 1)
+    kept = w - eta * omega**2 * g - gamma * w
+    dropped = eta**2 * omega * w1.dot(g) * g
+    assert (step - kept - dropped).applyfunc(sp.expand) == sp.zeros(3, 1)
+    assert (step - kept).applyfunc(sp.expand) != sp.zeros(3, 1)  # control: the approximation is not exact
+
+
+def test_emp_first_look():
+    """The verdict from the record: behind for most of the l2 run, ahead at the end of the l4 run."""
+    record = dl.recorded.load("regression-depth", quiet=True)
+    steps = record.arrays["steps"]
+    gap = {(p, N): record.arrays[f"l{p} depth {N}"].median(1).values for p in (2, 4) for N in (1, 2)}
+    early = (steps >= 100) & (steps <= 50_000)
+    assert (gap[2, 2] > gap[2, 1])[early].all()
+    assert gap[4, 2][-1] < 0.8 * gap[4, 1][-1]
+    crossing = steps[((gap[4, 2] < gap[4, 1]) & (steps >= 100)).nonzero()[0, 0]].item()
+    assert 5_000 < crossing < 20_000
+    worst_of_deep, best_of_shallow = (record.arrays[f"l4 depth {N}"][-1] for N in (2, 1))
+    assert worst_of_deep.max() < best_of_shallow.min()  # for every start
+
+
+# ---- chapter 2
+
+
+@quick
+@given(dims=chains, seed=seeds)
+def test_prop_same_maps(dims, seed):
+    narrow = min(dims)
+    W = dl.normal(dims[-1], narrow, generator=generator(seed)) @ dl.normal(narrow, dims[0], generator=generator(seed + 1))
+    assert worst(dl.end_to_end(dl.balanced_init(dims, generator(seed), W=W)) - W) < 1e-12 * (1 + W.norm())
+    product = dl.end_to_end(dl.near_zero_init(dims, 1.0, generator(seed)))
+    assert torch.linalg.matrix_rank(product, rtol=1e-10) <= narrow
+    if narrow < min(dims[0], dims[-1]):  # control: a matrix of higher rank is refused
+        with pytest.raises(ValueError, match="reach rank"):
+            dl.balanced_init(dims, generator(seed), W=torch.eye(dims[-1], dims[0], dtype=torch.float64))
+
+
+@quick
+@given(dims=chains, seed=seeds)
+def test_lem_balance(dims, seed):
+    rng = np.random.default_rng(seed)
+    layers = [rational(rng, b, a) for a, b in zip(dims, dims[1:])]
+    G = dl.layer_gradients(layers, rational(rng, dims[-1], dims[0]))
+    for j in range(len(layers) - 1):
+        assert (layers[j + 1].mT @ G[j + 1] == G[j] @ layers[j].mT).all()
+
+
+def test_lem_balance_needs_one_gradient():
+    rng = np.random.default_rng(0)
+    layers = [rational(rng, 3, 2), rational(rng, 2, 3)]
+    one, other = (dl.layer_gradients(layers, rational(rng, 2, 2)) for _ in range(2))
+    assert (layers[1].mT @ other[1] != one[0] @ layers[0].mT).any()
+
+
+@pytest.mark.parametrize("dims, decay, loss", [
+    ((3, 2, 1), 0.0, Logistic(d=3)), ((3, 4, 2, 1), 0.7, Logistic(d=3)), ((2, 3, 3, 2), 0.2, regression(2, 2, 4, 5)),
+    ((4, 1, 1, 1, 1), 0.0, regression(1, 4, 6, 6))])
+def test_thm_balance_flow(dims, decay, loss):
+    start = dl.near_zero_init(dims, 0.6, generator(9))
+    flow = dl.flow.layers(loss, start, [0.4, 1.5], weight_decay=decay)
+    for D, D0 in zip(dl.imbalance(flow.weights), dl.imbalance(start)):
+        assert worst(D - torch.exp(-2 * decay * flow.times)[:, None, None] * D0) < 1e-11
+    assert worst(flow.weights[0][-1] - start[0]) > 1e-3  # something moved
+    if decay:  # control: the other convention for weight decay
+        assert worst(D - torch.exp(-4 * decay * flow.times)[:, None, None] * D0) > 1e-4
+
+
+@quick
+@given(dims=chains, seed=seeds, rate=st.floats(0.001, 2), decay=st.floats(0, 1))
+def test_thm_balance_step(dims, seed, rate, decay):
+    layers = dl.near_zero_init(dims, 1.0, generator(seed))
+    G = dl.layer_gradients(layers, dl.normal(dims[-1], dims[0], generator=generator(seed + 1)))
+    after, _ = dl.GD(rate, decay).step(layers, G, ())
+    gaps = []
+    for j, (D, D_after) in enumerate(zip(dl.imbalance(layers), dl.imbalance(after))):
+        squares = rate**2 * (G[j + 1].mT @ G[j + 1] - G[j] @ G[j].mT)
+        size = 1 + worst(D_after, squares)
+        assert worst(D_after - (1 - rate * decay) ** 2 * D - squares) < 1e-12 * size
+        gaps.append(worst(D_after - (1 - rate * decay) ** 2 * D + squares) / size)
+    if rate > 0.1 and worst(*(g for g in G)) > 0.5:  # control: the sign of the squares
+        assert max(gaps) > 1e-6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cor_drift(seed):
+    loss, start = any_loss(1, 4, seed), dl.near_zero_init((4, 3, 2, 1), 0.7, generator(seed))
+    run = dl.train(loss, start, dl.GD(0.02), 200, keep_weights=True)
+    G = dl.layer_gradients(run.history, loss.gradient(run.end_to_end))
+    squares = [torch.linalg.matrix_norm(g, 2)[:-1].square() for g in G]
+    for j, D in enumerate(dl.imbalance(run.history)):
+        drift = torch.linalg.matrix_norm(D[-1] - D[0], 2)
+        assert drift <= 0.02**2 * torch.maximum(squares[j + 1], squares[j]).sum()
+    assert max(torch.linalg.matrix_norm(D[-1] - D[0], 2) for D in dl.imbalance(run.history)) > 1e-7
+    other, _ = dl.Adam(0.02).step(start, [g[0] for g in G], dl.Adam(0.02).start(start))  # control: Adam's first step
+    moved = [torch.linalg.matrix_norm(D - D0, 2) for D, D0 in zip(dl.imbalance(other), dl.imbalance(start))]
+    assert any(m > 0.02**2 * max(s[0] for s in squares) for m in moved)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
+def test_thm_heavy_ball(beta):
+    loss, start, h, T = Logistic(d=3), dl.near_zero_init((3, 2, 2, 1), 0.8, generator(1)), 0.05, 60
+    run = dl.train(loss, start, dl.HeavyBall(h, beta), T, keep_weights=True)
+    V = [-layer.diff(dim=0) / h for layer in run.history]
+    c = 1 + 2 * beta * (1 - beta ** torch.arange(T - 1, -1, -1).double()) / (1 - beta)
+    for j, D in enumerate(dl.imbalance(run.history)):
+        Q = V[j + 1].mT @ V[j + 1] - V[j] @ V[j].mT
+        assert worst(D[-1] - D[0] - h**2 * (c[:, None, None] * Q).sum(0)) < 1e-12
+    if beta:  # control: gradient descent's weights
+        assert worst(D[-1] - D[0] - h**2 * Q.sum(0)) > 1e-5
+
+
+def test_emp_optimisers():
+    """On a logistic loss: exponents of the drift, and the factor of heavy ball."""
+    loss, start, steps = Logistic(n=20, d=4), dl.near_zero_init((4, 3, 1), 0.5, generator(2)), [0.04, 0.02, 0.01]
+
+    def drift(optimiser, h):
+        run = dl.train(loss, start, optimiser, round(6 / h), round(6 / h))
+        return (dl.imbalance(run.weights)[0] - dl.imbalance(start)[0]).norm().item()
+
+    descent, ball, adam = ([drift(make(h), h) for h in steps]
+                           for make in (dl.GD, lambda h: dl.HeavyBall(h / 5, 0.8), dl.Adam))
+    assert abs(dl.slope(steps, descent) - 1) < 0.1 and abs(dl.slope(steps, ball) - 1) < 0.1
+    assert abs(ball[-1] / descent[-1] / (1.8 / 0.2) - 1) < 0.1
+    assert adam[-1] > 0.1
+
+
+@pytest.mark.parametrize("friction", [0.0, 1.3])
+def test_thm_momentum(friction):
+    loss, dims = Logistic(d=4), (4, 3, 2, 1)
+    start, push = (dl.near_zero_init(dims, 0.7, generator(s)) for s in (3, 4))
+    times = np.linspace(0, 1.5, 301)
+    flow, speeds = dl.flow.heavy_ball(loss, start, push, times, friction)
+    for j, D in enumerate(dl.imbalance(flow.weights)):
+        K = speeds[j] @ flow.weights[j].mT - flow.weights[j + 1].mT @ speeds[j + 1]
+        kept = torch.exp(friction * flow.times)[:, None, None] * (K - K.mT)
+        assert worst(kept - kept[0]) < 1e-10
+        assert worst(-(K + K.mT)[1:-1] - (D[2:] - D[:-2]) / 0.01) < 1e-3  # D' = -(K + K^T), by differences
+        second = (D[2:] - 2 * D[1:-1] + D[:-2]) / 0.005**2 + friction * (D[2:] - D[:-2]) / 0.01
+        kinetic = speeds[j + 1].mT @ speeds[j + 1] - speeds[j] @ speeds[j].mT
+        assert worst(second - 2 * kinetic[1:-1]) < 1e-3
+    assert worst(D[-1] - D[0]) > 1e-2  # control: D itself is not kept
+
+
+@quick
+@given(dims=st.lists(st.integers(1, 6), min_size=3, max_size=6), seed=seeds)
+def test_prop_starts(dims, seed):
+    holds = [min(dims[j - 1], dims[j]) == min(dims[j], dims[j + 1]) for j in range(1, len(dims) - 1)]
+    found = [bool((D == 0).all()) for D in dl.imbalance(dl.identity_init(dims))]
+    assert found == holds
+    small, large = (dl.near_zero_init(dims, std, generator(seed)) for std in (1e-6, 1.0))
+    assert abs(dl.chain.relative_imbalance(small) - dl.chain.relative_imbalance(large)) < 1e-12
+
+
+def test_prop_starts_mean_square():
+    a, b, c, std = 2, 4, 5, 0.3
+    D = dl.imbalance(dl.near_zero_init((a, b, c), std, generator(0), batch=(200_000,)))[0]
+    assert worst(D.mean(0) - std**2 * (c - a) * torch.eye(b)) < 0.005
+    predicted = std**4 * b * ((b + 1) * (c + a) + (c - a) ** 2)
+    assert abs(D.square().sum((1, 2)).mean() / predicted - 1) < 0.01
+
+
+# ---- chapter 3
+
+
+@quick
+@given(dims=chains, seed=seeds)
+def test_lem_powers(dims, seed):
+    layers, depth = dl.balanced_init(dims, generator(seed)), len(dims) - 1
+    W = dl.end_to_end(layers)
+    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+    s = torch.where(torch.arange(len(s)) < min(dims), s, 0)  # of rank min(dims) by construction; the rest is rounding
+
+    def power(vectors, exponent):  # (W W^T)^exponent or (W^T W)^exponent, from the SVD
+        return vectors @ torch.diag(s ** (2 * exponent)) @ vectors.mT
+
+    for j in range(depth):
+        above, below = dl.end_to_end(layers[j:]), dl.end_to_end(layers[: j + 1])
+        assert worst(above @ above.mT - power(U, (depth - j) / depth)) < 1e-11 * (1 + s.max() ** 2)
+        assert worst(below.mT @ below - power(Vh.mT, (j + 1) / depth)) < 1e-11 * (1 + s.max() ** 2)
+    tilted = [3 * layers[0], *layers[1:-1], layers[-1] / 3]  # control: the same product, not balanced
+    assert worst(tilted[-1] @ tilted[-1].mT - power(U, 1 / depth)) > 1e-3 * s.max() ** (2 / depth)
+
+
+@quick
+@given(dims=chains, seed=seeds)
+def test_prop_balanced_structure(dims, seed):
+    """Balanced layers that no formula of ours made: a flow from an unbalanced start with strong decay ends balanced."""
+    layers, rank = dl.balanced_init(dims, generator(seed)), min(dims)
+    s = torch.linalg.svdvals(layers[0])[:rank]
+    for W in layers:
+        assert worst(torch.linalg.svdvals(W)[:rank] - s) < 1e-12 * (1 + s.max())
+    frame = torch.linalg.svd(layers[0], full_matrices=False).Vh[:rank].mT
+    for W in layers:  # the construction of the proof
+        following = W @ frame / s
+        assert worst(following.mT @ following - torch.eye(rank)) < 1e-8
+        assert worst(W - (following * s) @ frame.mT) < 1e-8 * (1 + s.max())
+        frame = following
+    loose = dl.near_zero_init(dims, 1.0, generator(seed))  # control
+    spectra = [torch.linalg.svdvals(W)[:rank] for W in loose]
+    assert max(worst(each - spectra[0]) for each in spectra) > 1e-6
+
+
+SHAPES = [(k, d, dims) for k, d, hidden in (
+    (1, 3, [(1,), (5,), (3, 2), (1, 1, 1)]), (3, 2, [(2,), (4, 3), (1,), (2, 2, 2)]), (3, 3, [(3,), (7,), (2, 5)]),
+    (2, 4, [(2,), (3, 3), (1, 4)])) for dims in hidden]
+
+
+@pytest.mark.parametrize("k, d, hidden", SHAPES)
+@pytest.mark.parametrize("decay", [0.0, 0.4])
+def test_thm_end_to_end(k, d, hidden, decay):
+    """84 pairs of flows, over shapes, widths, depths, losses and weight decay, all within 1e-9."""
+    for seed in range(3):
+        loss = any_loss(k, d, seed)
+        start = dl.balanced_init((d, *hidden, k), generator(seed), std=0.5)
+        comparison = dl.flow.compare(loss, start, [0.3, 1.0], decay)
+        assert comparison.gap < 1e-9
+        assert worst(comparison.layers.end_to_end[1] - dl.end_to_end(start)) > 1e-3
+
+
+def test_thm_end_to_end_needs_balance():
+    loss, gaps = Logistic(d=3), []
+    for tilt in (1.01, 1.1, 2.0):
+        layers = dl.balanced_init((3, 2, 1), generator(1), std=0.5)
+        layers = [tilt * layers[0], layers[1] / tilt]
+        gaps.append(dl.flow.compare(loss, layers, [1.0], require_balanced=False).gap)
+    assert 1e-6 < gaps[0] < gaps[1] < gaps[2] and gaps[2] > 1e-2
+
+
+def test_cor_width():
+    loss, W = Logistic(d=5), 0.3 * dl.normal(1, 5, generator=generator(0))
+    ends = [dl.flow.layers(loss, dl.balanced_init((5, n, m, 1), generator(n), W=W), [2.0]).end_to_end
+            for n, m in ((1, 1), (2, 9), (30, 3))]
+    assert worst(*(end - ends[0] for end in ends)) < 1e-9
+    other_depth = dl.flow.layers(loss, dl.balanced_init((5, 3, 1), generator(1), W=W), [2.0]).end_to_end
+    assert worst(other_depth - ends[0]) > 1e-3  # control: the depth does matter
+
+
+@pytest.mark.parametrize("dims, rank", [((4, 5, 3), 2), ((3, 3, 3, 3), 1), ((5, 2, 4), 2)])
+def test_prop_rank(dims, rank):
+    W = dl.normal(dims[-1], rank, generator=generator(0)) @ dl.normal(rank, dims[0], generator=generator(1))
+    start = dl.balanced_init(dims, generator(2), W=0.3 * W)
+    flow = dl.flow.layers(regression(dims[-1], dims[0], 4, 3), start, [0.2, 1.0])
+    for layer in (*flow.weights, flow.end_to_end):
+        s = torch.linalg.svdvals(layer)
+        assert worst(s[:, rank:]) < 1e-11 if s.shape[1] > rank else True
+        assert s[:, rank - 1].min() > 1e-4
+    if rank < min(dims):  # control: unbalanced layers whose product has the same rank
+        loose = [start[0], *dl.near_zero_init(dims, 0.5, generator(4))[1:]]
+        end = dl.flow.layers(regression(dims[-1], dims[0], 4, 3), loose, [1.0]).end_to_end
+        assert torch.linalg.svdvals(end)[0, rank] > 1e-4
+
+
+def test_prop_orders():
+    loss = Logistic(k=2, d=3)
+    layers, rates = dl.balanced_init((3, 4, 2, 2), generator(6), std=0.7), [0.08, 0.04, 0.02, 0.01]
+
+    def distance(h, steps):
+        layered, rule = (dl.train(loss, layers, dl.GD(h), steps, steps, rule=rule).weights
+                         for rule in ("layers", "end-to-end"))
+        return (dl.end_to_end(layered) - rule[0]).norm().item()
+
+    assert abs(dl.slope(rates, [distance(h, 1) for h in rates]) - 2) < 0.1
+    assert abs(dl.slope(rates, [distance(h, round(2 / h)) for h in rates]) - 1) < 0.1
+    exact = dl.flow.layers(loss, layers, [2.0]).end_to_end[0]
+    ends = [dl.end_to_end(dl.train(loss, layers, dl.GD(h), round(2 / h)).weights) for h in rates]
+    assert abs(dl.slope(rates, [(end - exact).norm() for end in ends]) - 1) < 0.1
+    G = dl.layer_gradients(layers, loss.gradient(dl.end_to_end(layers)))
+    w, g = (max(torch.linalg.matrix_norm(each, 2) for each in group).item() for group in (layers, G))
+    for h in rates:
+        assert distance(h, 1) <= 2**0.5 * ((w + h * g) ** 3 - w**3 - 3 * h * g * w**2)  # rank 2: Frobenius to spectral
+    tilts = [2 * layers[0], layers[1] / 2, layers[2]]  # control: without balance even one step errs at first order
+    errors = []
+    for h in rates:
+        layered, rule = (dl.train(loss, tilts, dl.GD(h), 1, rule=rule).weights for rule in ("layers", "end-to-end"))
+        errors.append((dl.end_to_end(layered) - rule[0]).norm().item())
+    assert abs(dl.slope(rates, errors) - 1) < 0.2
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_prop_near_zero(depth):
+    loss, shape = Logistic(d=4), dl.near_zero_init((4,) + (3,) * (depth - 1) + (1,), 1.0, generator(depth))
+    relative, absolute, sizes = [], [], [1e-1, 1e-2, 1e-3]
+    for eps in sizes:
+        layers = [eps * V for V in shape]
+        W = dl.end_to_end(layers)
+        G = loss.gradient(W)
+        velocity = dl.chain.product_velocity(layers, dl.layer_gradients(layers, G))
+        error = (velocity - dl.preconditioner.apply(W, G, depth)).norm().item()
+        relative.append(error / velocity.norm().item())
+        absolute.append(error)
+    assert abs(dl.slope(sizes, absolute) - (2 * depth - 2)) < 0.1
+    assert abs(relative[2] / relative[1] - 1) < 0.02 and relative[2] > 0.05
+    even = [1e-3 * V for V in dl.balanced_init((4,) + (3,) * (depth - 1) + (1,), generator(0))]  # control: balance
+    W = dl.end_to_end(even)
+    velocity = dl.chain.product_velocity(even, dl.layer_gradients(even, loss.gradient(W)))
+    assert (velocity - dl.preconditioner.apply(W, loss.gradient(W), depth)).norm() < 1e-10 * velocity.norm()
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_emp_validation(balanced, diabetes):
+    """Other seeds, widths and depth than in the chapter: the curves coincide exactly where the start is balanced."""
+    loss, W = dl.LpLoss(diabetes.X, diabetes.y, 4), 0.01 * dl.normal(1, 10, generator=generator(8))
+    for width in (2, 50):
+        dims = (10, width, width, 1)
+        layers = (dl.balanced_init(dims, generator(9), W=W) if balanced
+                  else dl.near_zero_init(dims, 0.1 / width**0.5, generator(9)))
+        layered, rule = (dl.train(loss, layers, dl.GD(0.01), 800, rule=rule).loss for rule in ("layers", "end-to-end"))
+        distance = ((layered - rule).abs() / layered).max()
+        assert distance < 0.05 if balanced else distance > 0.1
+
+
+# ---- chapter 4
+
+
+@quick
+@given(k=widths, d=widths, depth=depths, seed=seeds)
+def test_thm_kronecker(k, d, depth, seed):
+    W, G = (dl.normal(k, d, generator=generator(seed + i)) for i in (0, 1))
+    P = dl.preconditioner.matrix(W, depth)
+    assert worst(P @ G.mT.flatten() - dl.preconditioner.apply(W, G, depth).mT.flatten()) < 1e-12 * (1 + P.norm())
+    assert worst(P - P.mT) < 1e-13 * (1 + P.norm()) and torch.linalg.eigvalsh(P).min() > -1e-12 * (1 + P.norm())
+    if min(k, d) > 1 and depth > 1:  # control: rows stacked
+        assert worst(P @ G.flatten() - dl.preconditioner.apply(W, G, depth).flatten()) > 1e-9
+
+
+@quick
+@given(k=widths, d=widths, depth=depths, seed=seeds)
+def test_thm_eigen(k, d, depth, seed):
+    W = dl.normal(k, d, generator=generator(seed))
+    U, s, Vh = torch.linalg.svd(W)
+    found = dl.preconditioner.eigenvalues(W, depth)
+    for a in range(k):
+        for b in range(d):
+            x, y = ((s[i] if i < len(s) else torch.zeros(()).double()) for i in (a, b))
+            value = found[a, b]
+            Z = torch.outer(U[:, a], Vh[b])
+            assert worst(dl.preconditioner.apply(W, Z, depth) - value * Z) < 1e-12 * (1 + value)
+            if depth > 1 and abs(x - y) > 0.05:
+                closed = (x**2 - y**2) / (x ** (2 / depth) - y ** (2 / depth))
+                assert abs(closed - value) < 1e-10 * (1 + value)
+            elif depth > 1 and a == b:
+                assert abs(depth * x ** (2 - 2 / depth) - value) < 1e-12 * (1 + value)
+    if depth > 1:  # control: another depth
+        assert worst(found - dl.preconditioner.eigenvalues(W, depth + 1)) > 1e-6
+
+
+@quick
+@given(k=widths, d=widths, depth=st.integers(2, 6), rank=st.integers(1, 4), seed=seeds)
+def test_cor_definite(k, d, depth, rank, seed):
+    rank = min(rank, k, d)
+    left, right = (torch.linalg.qr(dl.normal(n, rank, generator=generator(seed))).Q for n in (k, d))
+    s = torch.linspace(2, 0.5, rank, dtype=torch.float64)
+    P = dl.preconditioner.matrix((left * s) @ right.mT, depth, rank=rank)
+    values = torch.linalg.eigvalsh(P)
+    assert (values > 1e-6).sum() == rank * (k + d - rank)
+    if rank == min(k, d):
+        factor = 1 if k == d else depth
+        assert abs(values[-1] / values[0] / (factor * (s[0] / s[-1]) ** (2 - 2 / depth)) - 1) < 1e-8
+    else:
+        assert values[0].abs() < 1e-10  # control: not definite below full rank
+
+
+@quick
+@given(d=st.integers(2, 6), depth=st.integers(1, 8), seed=seeds)
+def test_cor_single_output(d, depth, seed):
+    w, g = (dl.normal(1, d, generator=generator(seed + i)) for i in (0, 1))
+    r = w.norm()
+    stretched = g + (depth - 1) * (w * g).sum() / r**2 * w
+    assert worst(dl.preconditioner.apply(w, g, depth) - r ** (2 - 2 / depth) * stretched) < 1e-12 * (1 + r**2)
+    assert worst(dl.preconditioner.apply(w.mT, g.mT, depth) - r ** (2 - 2 / depth) * stretched.mT) < 1e-12 * (1 + r**2)
+    if depth > 1:  # control: N instead of N - 1
+        wrong = r ** (2 - 2 / depth) * (stretched + (w * g).sum() / r**2 * w)
+        assert worst(dl.preconditioner.apply(w, g, depth) - wrong) > 1e-9
+
+
+@quick
+@given(a=st.floats(0.1, 5), share=st.floats(1e-3, 0.99), depth=st.integers(2, 12))
+def test_prop_directions(a, share, depth):
+    def speed(x, y, N):
+        return dl.preconditioner.eigenvalues(torch.diag(torch.tensor([x, y], dtype=torch.float64)), N)[0, 1].item()
+
+    b = share * a
+    ratio = speed(a, b, depth) / (depth * a ** (2 - 2 / depth))
+    terms = [share ** (2 * i / depth) for i in range(depth)]
+    assert abs(ratio - sum(terms) / depth) < 1e-10
+    assert 1 / depth - 1e-12 <= ratio <= 1
+    assert speed(1.01 * a, b, depth) > speed(a, b, depth)
+    if 0.01 < share:
+        deeper = speed(a, b, depth + 1) / ((depth + 1) * a ** (2 - 2 / (depth + 1)))
+        assert deeper < ratio
+        logarithmic_mean = (a**2 - b**2) / np.log(a**2 / b**2)
+        assert abs(speed(a, b, 4000) / 4000 / logarithmic_mean - 1) < 0.01
+    assert speed(a, b, 1) == 1  # control: depth 1 has no preference
+
+
+def test_cor_memoryless():
+    loss = Logistic(k=2, d=3)
+    whole = dl.flow.layers(loss, dl.balanced_init((3, 2, 2), generator(0)), [0.5, 1.2]).end_to_end
+    fresh = dl.balanced_init((3, 6, 2), generator(1), W=whole[0])
+    assert worst(dl.flow.layers(loss, fresh, [0.7]).end_to_end[0] - whole[1]) < 1e-9
+    tilted = [2 * fresh[0], fresh[1] / 2]  # control: the same matrix, layers that are not balanced
+    assert worst(dl.flow.layers(loss, tilted, [0.7]).end_to_end[0] - whole[1]) > 1e-3

@@ -1,0 +1,67 @@
+"""Figures: byte-stable, within limits, and compared as pictures."""
+
+import re
+
+import numpy as np
+import pytest
+from figures import difference
+
+import deeplinear as dl
+from deeplinear import plots
+
+CURVE = {"a panel": {"depth 1": (np.arange(1, 300), 1 / np.arange(1, 300)), "depth 2": ([1, 10, 300], [1, 0.2, 0.01])}}
+
+
+def test_the_same_numbers_give_the_same_bytes():
+    assert plots.lines(CURVE).svg() == plots.lines(CURVE).svg()
+    assert plots.ellipses().svg() == plots.ellipses().svg()
+    assert "<!DOCTYPE" not in plots.lines(CURVE).svg() and "date" not in plots.lines(CURVE).svg().lower()
+
+
+def test_the_cover_is_the_one_drawn_by_the_library():
+    stored = (dl.data.book_folder("_static") / "cover.svg").read_text()
+    assert difference(stored, plots.cover().svg()) is None
+
+
+def test_long_curves_are_thinned_but_keep_their_ends():
+    for logarithmic in (True, False):
+        x, y = plots._thin(np.arange(10**5), np.arange(10**5) ** 0.5, logarithmic)
+        assert len(x) <= plots.MOST_POINTS and x[-1] == 10**5 - 1 and x[0] == (1 if logarithmic else 0)
+    x, y = plots._thin([0, 1, 2, 3], [1, np.nan, 2, np.inf], True)
+    assert x.tolist() == [2]
+
+
+def moved(svg, by):
+    """The picture with one vertex of its longest path moved by ``by`` points, and all its hashed names changed."""
+    path = max(re.findall(r' d="(M[^"]*)"', svg), key=len)
+    numbers = list(re.finditer(r"\d+\.\d+", path))
+    middle = numbers[len(numbers) // 2]
+    changed = path[:middle.start()] + str(float(middle[0]) + by) + path[middle.end():]
+    svg = svg.replace(path, changed)
+    names = set(re.findall(r'id="(m[0-9a-f]{10}|p[0-9a-f]{10})"', svg))
+    for i, name in enumerate(sorted(names)):
+        svg = svg.replace(name, f"other{i}")
+    return svg
+
+
+def test_another_processor_passes_and_a_changed_curve_fails():
+    svg = plots.lines(CURVE, markers=False).svg()
+    assert difference(svg, moved(svg, 0.0)) is None
+    assert difference(svg, moved(svg, 0.05)) is None
+    assert "drawn" in difference(svg, moved(svg, 1.0))
+
+
+@pytest.mark.parametrize("change", [
+    {"a panel": {"depth 1": CURVE["a panel"]["depth 1"]}},
+    {"another": CURVE["a panel"]},
+    {"a panel": {"depth 1": CURVE["a panel"]["depth 1"], "depth 3": CURVE["a panel"]["depth 2"]}},
+    {"a panel": {"depth 1": CURVE["a panel"]["depth 1"], "depth 2": ([1, 10, 300], [1, 0.22, 0.01])}},
+], ids=["a curve less", "another title", "another label", "another value"])
+def test_a_changed_figure_is_told(change):
+    assert difference(plots.lines(CURVE).svg(), plots.lines(change).svg()) is not None
+
+
+def test_styles_and_colours_count():
+    svg = plots.lines(CURVE).svg()
+    assert difference(svg, svg.replace("#0072b2", "#0072b9")) is not None
+    assert difference(svg, svg.replace("stroke-width: 1.8", "stroke-width: 4")) is not None

@@ -1,0 +1,199 @@
+"""The notebooks as files: normal form, complete outputs, house rules, claims with all their parts. No kernel runs."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+import deeplinear as dl
+from refresh import normal_form
+
+BOOK = Path(__file__).parents[1] / "book"
+PAGES = sorted(BOOK.glob("*.ipynb"))
+CHAPTERS = [page for page in PAGES if re.match(r"\d\d-", page.name)]
+CLAIMS = yaml.safe_load((BOOK / "claims.yml").read_text())
+TESTS = (Path(__file__).parent / "test_claims.py").read_text()
+KEYS = {key for key in re.findall(r"@\w+\{([\w]+),", (BOOK / "references.bib").read_text())}
+STATEMENT = re.compile(r":::\{prf:(definition|lemma|proposition|theorem|corollary)\}.*?\n:label: (\S+)(.*?)\n:::", re.S)
+KINDS = {"theorem", "empirical", "correction", "extension"}
+VERDICTS = {"proved+checked", "certified", "reproduced", "reproduced in sign", "not reproduced", "corrected"}
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+each_chapter = pytest.mark.parametrize("page", CHAPTERS, ids=lambda p: p.stem)
+
+
+def cells(page, kind=None):
+    return [cell for cell in json.loads(page.read_text())["cells"] if kind in (None, cell["cell_type"])]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def text(page):
+    return "\n\n".join(source(cell) for cell in cells(page, "markdown"))
+
+
+def printed(page):
+    return "\n".join("".join(out.get("text", [])) for cell in cells(page, "code") for out in cell["outputs"])
+
+
+@each_page
+def test_normal_form(page):
+    """What tools/refresh.py writes; run it after an edit."""
+    assert page.read_text() == normal_form(nbformat.read(page, as_version=4))
+    ids = [cell["id"] for cell in cells(page)]
+    assert len(set(ids)) == len(ids) and all(re.fullmatch(r"[a-z0-9-]+", name) for name in ids)
+
+
+@each_page
+def test_every_cell_was_run(page):
+    code = cells(page, "code")
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        kinds = {out["output_type"] for out in cell["outputs"]}
+        assert kinds <= {"stream", "execute_result"}, f"{cell['id']} has outputs {kinds}"
+        assert not any(out.get("name") == "stderr" for out in cell["outputs"]), f"{cell['id']} printed a warning"
+        for out in cell["outputs"]:
+            assert out.get("data", {}).keys() <= {"text/plain", "image/svg+xml", "text/html"}, cell["id"]
+
+
+@each_chapter
+def test_cells_are_short(page):
+    lengths = []
+    for cell in cells(page, "code"):
+        lines = [line for line in source(cell).splitlines() if line.strip()]
+        lengths.append(len(lines))
+        assert max(map(len, lines)) <= 88, f"{cell['id']} has a line of {max(map(len, lines))} characters"
+    assert max(lengths) <= 12 and sorted(lengths)[len(lengths) // 2] <= 7
+    assert 12 <= len(lengths) <= 23
+    assert sum(source(cell).count("def ") for cell in cells(page, "code")) <= 1
+    assert not any(re.search(r"^\s*class ", source(cell), re.M) for cell in cells(page, "code"))
+
+
+@each_page
+def test_cells_keep_the_house_rules(page):
+    for cell in cells(page, "code"):
+        code = source(cell)
+        ast.parse(code)  # no magics, no shell lines
+        for bad in (r";\s*$", r"sys\.path", r"urlopen|requests\.|retrieve\(", r"manual_seed|np\.random\.(?!default_rng\()",
+                    r"tqdm", r"['\"]/(?:home|root|tmp|work|usr)", r"\b[A-Z]:\\\\", r"torch\.rand"):
+            assert not re.search(bad, code, re.M), f"{cell['id']} contains {bad}"
+
+
+@each_page
+def test_figures_have_caption_text_and_size(page):
+    for cell in cells(page, "code"):
+        pictures = [out["data"]["image/svg+xml"] for out in cell["outputs"] if "image/svg+xml" in out.get("data", {})]
+        if pictures:
+            figure = cell["metadata"]["mystnb"]
+            assert figure["figure"]["name"] == cell["id"] and cell["id"].startswith("fig-")
+            assert len(figure["figure"]["caption"]) > 40 and len(figure["image"]["alt"]) > 40
+            svg = "".join(pictures[0])
+            assert len(pictures) == 1 and len(svg.encode()) <= 100_000
+            assert "<image" not in svg and "<dc:date>" not in svg
+
+
+@each_chapter
+def test_frame(page):
+    """You will learn, You need, sections, What to remember, Exercises with executed solutions, Sources and history."""
+    words = text(page)
+    marks = ["# ", "You will learn", "**You need**", "## What to remember", "## Exercises", "## Sources and history"]
+    places = [words.find(mark) for mark in marks]
+    assert -1 not in places and places == sorted(places)
+    assert 1500 <= len(re.sub(r"\$.*?\$", " ", words, flags=re.S).split()) <= 2700
+    exercises = re.findall(r":::\{exercise\}.*?\n:label: (\S+)", words)
+    assert 4 <= len(exercises) <= 6
+    for label in exercises:
+        assert words.count(f":::{{solution-start}} {label}\n:class: dropdown") == 1
+    order = [cell["id"] for cell in cells(page)]
+    solutions = [i for i, name in enumerate(order) if name.startswith("solve-") and not name.endswith("-end")]
+    assert len(solutions) == len(exercises)
+    for i in solutions:
+        assert cells(page)[i]["cell_type"] == "code" and order[i + 1] == order[i] + "-end"
+
+
+@each_chapter
+def test_every_statement_is_proved_checked_claimed_and_used(page):
+    words = text(page)
+    everywhere = "\n".join(text(p) for p in PAGES) + "".join(p.read_text() for p in BOOK.glob("*.md"))
+    claimed = {claim["id"] for claim in CLAIMS if claim["chapter"] == page.stem}
+    names = {cell["id"] for cell in cells(page)}
+    proved = set()
+    for kind, label, _ in STATEMENT.findall(words):
+        prefix = {"definition": "def", "lemma": "lem", "proposition": "prop", "theorem": "thm", "corollary": "cor"}[kind]
+        assert label.startswith(prefix + "-")
+        assert re.search(r"\{prf:ref\}`" + label + "`", everywhere), f"{label} is referenced nowhere"
+        if kind == "definition":
+            continue
+        after = words[words.index(f":label: {label}\n"):].partition(":::{prf:")[0]
+        proof = after.partition(":::{dropdown} Proof\nProof of {prf:ref}`" + label + "`.\n")[2].partition("\n:::")[0]
+        assert proof, f"no proof between {label} and the next statement"
+        assert proof.rstrip().endswith(r"$\blacksquare$")
+        proved.add(label)
+    checked = {label for label in proved if f"check-{label}" in names}
+    assert proved - checked <= {"lem-layer-gradients"}, "statements without a check cell"  # tested against autograd
+    assert checked == {claim for claim in claimed if not claim.startswith("emp-")}
+    for claim in claimed:
+        code = "\n".join(source(cell) for cell in cells(page, "code"))
+        if not claim.startswith("emp-"):
+            assert f'dl.check("{claim}' in code or f'dl.check(f"{claim}' in code, f"{claim} prints no verdict"
+            assert f'dl.control("{claim}' in code, f"{claim} has no control"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c["id"])
+def test_every_claim_row_is_complete(claim):
+    assert claim.keys() - {"record"} == {"id", "ledger", "statement", "source", "kind", "chapter", "verdict"}
+    assert claim["kind"] in KINDS and claim["verdict"] in VERDICTS
+    assert claim["source"] == "here" or claim["source"] in KEYS
+    assert claim["ledger"] and all(re.fullmatch(r"[ABC]\d\d", row) for row in claim["ledger"])
+    assert 20 < len(claim["statement"]) < 130
+    page = BOOK / f"{claim['chapter']}.ipynb"
+    names = {cell["id"] for cell in cells(page)}
+    if claim["kind"] == "empirical":
+        assert claim["id"].startswith("emp-") and f"check-{claim['id']}" in names
+    else:
+        assert f":label: {claim['id']}\n" in text(page)
+    assert f"def test_{claim['id'].replace('-', '_')}(" in TESTS, "no test of that name"
+    if "record" in claim:
+        dl.recorded.load(claim["record"], quiet=True)
+
+
+def test_claim_rows_are_unique():
+    ids = [claim["id"] for claim in CLAIMS]
+    assert len(set(ids)) == len(ids)
+
+
+@each_chapter
+def test_citations_and_names_exist(page):
+    for key in re.findall(r"\{cite(?::\w)?\}`(\w+)`", text(page)):
+        assert key in KEYS
+    for cell in cells(page, "code"):
+        for path in re.findall(r"\bdl((?:\.\w+)+)", source(cell)):
+            target = dl
+            for name in path[1:].split("."):
+                target = getattr(target, name, None)
+                assert target is not None, f"{cell['id']} uses dl{path}, which does not exist"
+                if not hasattr(target, "__dict__") or isinstance(target, type):
+                    break
+
+
+@each_chapter
+def test_numbers_in_the_prose_were_printed(page):
+    """A decimal or long number in a sentence, outside formulas and code, must stand in some output of the page."""
+    words = re.sub(r"(?:Theorem|Claim|Figure|Part) [\d.]+|```.*?```|\$\$.*?\$\$|\$.*?\$|`[^`]*`|\{[^}]*\}`[^`]*`|\(\w[\w-]*\)", " ", text(page), flags=re.S)
+    outputs = printed(page) + "".join(source(cell) for cell in cells(page, "code"))
+    for number in re.findall(r"(?<![\w.-])\d+\.\d+(?:e-?\d+)?|(?<![\w.,-])\d{1,3}(?:,\d{3})+", words):
+        assert re.search(rf"(?<![\d.]){re.escape(number.replace(',', ''))}(?!\d)", outputs.replace(",", "")), number
+
+
+def test_one_sentence_a_line():
+    for page in CHAPTERS:
+        for line in text(page).splitlines():
+            if re.match(r"[A-Z]", line) and "$$" not in line:
+                bare = re.sub(r"\$.*?\$|\{[^}]*\}`[^`]*`", "x", line)
+                assert len(bare) < 420, f"{page.stem}: {line[:60]}..."

@@ -1,0 +1,110 @@
+"""The built site: complete, whole, and asking nothing of the network. Run after `make book`."""
+
+import html
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "_build" / "html"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+CLAIMS = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())
+
+pytestmark = pytest.mark.skipif(not SITE.is_dir(), reason="the site is not built; run: make book")
+each_page = pytest.mark.parametrize("page", PAGES)
+
+
+def read(page):
+    return (SITE / f"{page}.html").read_text(encoding="utf-8")
+
+
+def article(page):
+    text = read(page)
+    return text[text.index("<article"):text.index("</article>")]
+
+
+@each_page
+def test_page_exists_with_its_content(page):
+    text = re.sub(r"<[^>]+>", " ", article(page))
+    assert len(text.split()) > 25
+    assert "Traceback" not in text and "CellExecutionError" not in text
+
+
+@each_page
+def test_nothing_is_loaded_from_outside(page):
+    text = read(page)
+    loaded = re.findall(r'<(?:script|img|iframe|source|video|audio)[^>]*\ssrc="([^"]+)"', text)
+    loaded += re.findall(r'<link[^>]*\shref="([^"]+)"', text)
+    for address in loaded:
+        assert not re.match(r"(?:https?:)?//", address), address
+        assert (SITE / page).parent.joinpath(address.partition("?")[0].partition("#")[0]).exists(), address
+    assert "thebe" not in text.lower() and "unpkg" not in text and "jsdelivr" not in text
+
+
+def test_styles_and_scripts_load_nothing_from_outside():
+    for sheet in SITE.glob("_static/**/*.css"):
+        addresses = re.findall(r"url\(['\"]?(?:https?:)?//[^)]*|@import\s+['\"]?(?:https?:)?//", sheet.read_text())
+        assert not addresses, f"{sheet.name}: {addresses[:2]}"
+    assert (SITE / "_static/mathjax/tex-chtml.js").stat().st_size > 500_000
+    assert list((SITE / "_static/mathjax/output/chtml/fonts/woff-v2").glob("*.woff"))
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    for address in re.findall(r'<a\b[^>]*\shref="([^"]+)"', article(page)):
+        address = html.unescape(address)
+        if re.match(r"https://(?:doi\.org|arxiv\.org)/|mailto:", address):
+            continue
+        assert "://" not in address, address
+        target, _, anchor = address.partition("#")
+        path = (SITE / page).parent / target if target else SITE / f"{page}.html"
+        assert path.exists(), address
+        if anchor and path.suffix == ".html":
+            assert re.search(rf'id="{re.escape(anchor)}"', path.read_text(encoding="utf-8")), address
+
+
+@each_page
+def test_references_are_resolved(page):
+    text = article(page)
+    assert not re.search(r"\{(?:prf:ref|eq|ref|numref|cite)[^}]*\}`", text)
+    assert "???" not in text and 'class="problematic"' not in text and "system-message" not in text
+    assert not re.search(r'class="xref (?:std|prf|eq)[^"]*"><span[^>]*>(?:thm|lem|prop|cor|def|eq|fig)-', text)
+
+
+@each_page
+def test_figures_are_numbered_and_described(page):
+    for figure in re.findall(r"<figure\b.*?</figure>", article(page), re.S):
+        assert re.search(r'<span class="caption-number">Fig\. [\d.]+', figure)
+        alternative = re.search(r'<img[^>]*\balt="([^"]*)"', figure)
+        assert alternative and len(alternative[1]) > 40
+    assert len(re.findall(r"<img\b", article(page))) == len(re.findall(r"<figure\b", article(page)))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if re.search(r"/\d\d-", page)])
+def test_chapters_show_their_outputs_and_fold_their_proofs(page):
+    text = article(page)
+    number = int(re.search(r"/(\d\d)-", page)[1])
+    assert re.search(rf"Theorem {number}\.\d", text)
+    assert len(re.findall(r"<details", text)) >= 4
+    assert text.count("check    ") >= 5 and text.count("control  ") >= 1
+    assert len(re.findall(r'class="[^"]*\bsolution\b', text)) >= 4
+
+
+def test_every_claim_links_to_its_statement():
+    text = article("book/claims")
+    for claim in CLAIMS:
+        address = f'{claim["chapter"]}.html#{claim["id"]}'
+        assert f'href="{address}"' in text
+        assert f'id="{claim["id"]}"' in read(f'book/{claim["chapter"]}'), address
+
+
+def test_the_front_page_is_reached_from_the_root():
+    assert "book/index.html" in (SITE / "index.html").read_text()
+
+
+def test_search_index_holds_the_chapters():
+    index = (SITE / "searchindex.js").read_text()
+    assert all(page in index for page in PAGES)

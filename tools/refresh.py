@@ -1,0 +1,85 @@
+"""Run notebooks top to bottom in fresh kernels and write their outputs in normal form.
+
+    python tools/refresh.py [NOTEBOOK ...]      (default: every notebook of book/)
+
+The only way outputs change. Normal form keeps diffs small and outputs comparable: short stable cell ids, counts 1..n,
+no timing or widget metadata, streams merged, keys sorted. Run twice, it changes nothing the second time.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+BOOK = Path(__file__).resolve().parents[1] / "book"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"}}
+
+
+def execute(notebook, folder):
+    """Run all cells of ``notebook`` (changed in place) in a fresh kernel started in ``folder``."""
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3", record_timing=False,
+                            resources={"metadata": {"path": str(folder)}})
+    client.execute(env={**os.environ, **ENVIRONMENT})
+    return notebook
+
+
+def normal_form(notebook):
+    """The text of ``notebook`` in normal form."""
+    cells, count = [], 0
+    for cell in notebook.cells:
+        kept = {"cell_type": cell.cell_type, "id": cell.id, "source": cell.source.rstrip().splitlines(keepends=True),
+                "metadata": {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}}
+        if cell.cell_type == "code":
+            count += 1
+            kept |= {"execution_count": count, "outputs": [_output(out, count) for out in _merged(cell.outputs)]}
+        cells.append(kept)
+    content = {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _merged(outputs):
+    merged = []
+    for output in outputs:
+        if output.output_type == "stream" and merged and merged[-1].get("name") == output.name:
+            merged[-1]["text"] += output.text
+        else:
+            merged.append(nbformat.from_dict(output))
+    return merged
+
+
+def _output(output, count):
+    kept = dict(output)
+    if "execution_count" in kept:
+        kept["execution_count"] = count
+    if "metadata" in kept:
+        kept["metadata"] = {}
+    if "text" in kept:
+        kept["text"] = kept["text"].splitlines(keepends=True)
+    if "data" in kept:
+        kept["data"] = {mime: value.splitlines(keepends=True) if isinstance(value, str) else value
+                        for mime, value in kept["data"].items()}
+    return kept
+
+
+def main(paths):
+    for path in map(Path, paths or sorted(BOOK.glob("*.ipynb"))):
+        before = path.read_text(encoding="utf-8")
+        try:
+            after = normal_form(execute(nbformat.reads(before, as_version=4), path.parent))
+        except CellExecutionError as error:
+            sys.exit(f"{path.name}: not refreshed\n{error}")
+        if after != before:
+            temporary = path.with_suffix(".part")
+            temporary.write_text(after, encoding="utf-8")
+            temporary.replace(path)
+        print(f"{path.name}: {'unchanged' if after == before else 'refreshed'}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
