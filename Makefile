@@ -5,7 +5,11 @@
 .DELETE_ON_ERROR:
 .PHONY: book test lab refresh results clean
 
-PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11 python3 python,$(shell command -v $(python))))
+RECENT := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+  $$python -c $(RECENT) 2>/dev/null && echo $$python && break; done)
+endif
 BIN := .venv/bin
 SOURCES := _config.yml _toc.yml $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
 
@@ -33,13 +37,13 @@ clean:
 
 # The environment: made again when what it is made from changes. One line says what went wrong.
 .venv/.ready: requirements.txt constraints.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11 or newer, or name one: make PYTHON=/path"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); this book needs Python 3.11 or newer: make PYTHON=/path"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c $(RECENT) 2>/dev/null || \
+	  { echo "error: $(PYTHON) is not a Python 3.11 or newer with venv ($$($(PYTHON) --version 2>&1 | head -n 1))"; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (a few minutes, 1.5 GB)"
-	@$(PYTHON) -m venv .venv || { echo "error: '$(PYTHON) -m venv .venv' failed; is the venv module installed?"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "error: '$(PYTHON) -m venv .venv' failed"; exit 1; }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt -c constraints.txt > .venv/setup.log 2>&1 || \
-	  { echo "error: installing requirements.txt failed: $$(grep -i '^error' .venv/setup.log | tail -n 1) (all of it: .venv/setup.log)"; exit 1; }
+	  { echo "error: installing requirements.txt failed: $$(grep -i '^error' .venv/setup.log | head -n 1) (all of it: .venv/setup.log)"; exit 1; }
 	@touch $@
 
 # From an empty folder whenever a source is newer: an incremental build would hide warnings.

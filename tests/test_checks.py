@@ -9,7 +9,7 @@ def test_verdicts(capsys):
     dl.check("thm-b", torch.tensor([[True, True]]))
     dl.control("thm-a", 0.5, above=1e-3)
     assert capsys.readouterr().out.splitlines() == [
-        "check    thm-a: below 1e-10: yes", "check    thm-b: holds exactly: yes",
+        "check    thm-a: below 1e-10: yes", "check    thm-b: holds: yes",
         "control  thm-a: above 0.001, as it must be: yes"]
 
 

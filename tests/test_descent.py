@@ -93,6 +93,15 @@ def test_minibatches_use_one_set_of_rows_for_all_layers():
         torch.testing.assert_close(W, before - 0.02 * g)
 
 
+def test_sharpness_of_a_product_of_two_scalars():
+    """The Hessian of (ab - 1)^2 / 2 at (a, b) by hand."""
+    loss = dl.LpLoss([[1.0]], [1.0], 2, scale=0.5)
+    a, b = 0.5, 3.0
+    hessian = torch.tensor([[b * b, 2 * a * b - 1], [2 * a * b - 1, a * a]], dtype=torch.float64)
+    layers = [torch.tensor([[x]], dtype=torch.float64) for x in (a, b)]
+    assert abs(dl.descent.sharpness(loss, layers) - torch.linalg.eigvalsh(hessian)[-1]) < 1e-12
+
+
 def test_steps_to():
     run = dl.descent.Trajectory(torch.tensor([0, 10, 20]), torch.tensor([[3.0, 3.0], [1.0, 2.0], [0.5, 2.0]]), [],
                                 torch.tensor([-1, -1]))

@@ -95,3 +95,9 @@ def test_a_matrix_of_the_wrong_shape_is_named():
         problem().value(torch.ones(4, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"V has shape \(2, 3\)"):
         problem().hessian_product(torch.ones(2, 4, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64))
+
+
+def test_another_dtype_is_named():
+    with pytest.raises(ValueError, match=r"W is torch.float32, the data are torch.float64; loss.to\(torch.float32\)"):
+        problem().value(torch.ones(2, 4))
+    assert problem().to(torch.float32).value(torch.ones(2, 4)).dtype == torch.float32

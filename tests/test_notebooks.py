@@ -69,8 +69,8 @@ def test_cells_are_short(page):
         lines = [line for line in source(cell).splitlines() if line.strip()]
         lengths.append(len(lines))
         assert max(map(len, lines)) <= 88, f"{cell['id']} has a line of {max(map(len, lines))} characters"
-    assert max(lengths) <= 12 and sorted(lengths)[len(lengths) // 2] <= 7
-    assert 12 <= len(lengths) <= 23
+    assert max(lengths) <= 12 and sorted(lengths)[len(lengths) // 2] <= 8
+    assert 12 <= len(lengths) <= 26
     assert sum(source(cell).count("def ") for cell in cells(page, "code")) <= 1
     assert not any(re.search(r"^\s*class ", source(cell), re.M) for cell in cells(page, "code"))
 
@@ -105,7 +105,7 @@ def test_frame(page):
     marks = ["# ", "You will learn", "**You need**", "## What to remember", "## Exercises", "## Sources and history"]
     places = [words.find(mark) for mark in marks]
     assert -1 not in places and places == sorted(places)
-    assert 1500 <= len(re.sub(r"\$.*?\$", " ", words, flags=re.S).split()) <= 2700
+    assert 1400 <= len(re.sub(r"\$.*?\$", " ", words[:places[4]], flags=re.S).split()) <= 2700
     exercises = re.findall(r":::\{exercise\}.*?\n:label: (\S+)", words)
     assert 4 <= len(exercises) <= 6
     for label in exercises:
@@ -136,13 +136,12 @@ def test_every_statement_is_proved_checked_claimed_and_used(page):
         assert proof.rstrip().endswith(r"$\blacksquare$")
         proved.add(label)
     checked = {label for label in proved if f"check-{label}" in names}
-    assert proved - checked <= {"lem-layer-gradients"}, "statements without a check cell"  # tested against autograd
+    assert checked == proved, f"statements without a check cell: {proved - checked}"
     assert checked == {claim for claim in claimed if not claim.startswith("emp-")}
     for claim in claimed:
-        code = "\n".join(source(cell) for cell in cells(page, "code"))
         if not claim.startswith("emp-"):
-            assert f'dl.check("{claim}' in code or f'dl.check(f"{claim}' in code, f"{claim} prints no verdict"
-            assert f'dl.control("{claim}' in code, f"{claim} has no control"
+            assert re.search(rf"^check    {claim}\b(?!-)", printed(page), re.M), f"{claim} prints no verdict"
+            assert re.search(rf"^control  {claim}\b(?!-)", printed(page), re.M), f"{claim} has no control"
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c["id"])

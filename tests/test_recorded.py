@@ -33,7 +33,8 @@ def test_round_trip_with_provenance(tmp_path, capsys):
     p = record.provenance
     assert p["dataset"]["sha256"] == dl.data.FILES["diabetes"].sha256 and p["versions"]["torch"] == torch.__version__
     assert {"commit", "dirty", "source_sha256", "device", "dtype", "wall_seconds", "started", "command"} <= p.keys()
-    assert capsys.readouterr().out.startswith("recorded: trial, quick scale, diabetes data, 2 seeds, float64, CPU")
+    assert capsys.readouterr().out.startswith(
+        f"recorded {p['finished'][:10]}: diabetes, quick scale, 2 seeds, float64, CPU")
 
 
 def test_a_new_record_replaces_the_old_one_and_its_arrays(tmp_path):

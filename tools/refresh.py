@@ -1,6 +1,6 @@
 """Run notebooks top to bottom in fresh kernels and write their outputs in normal form.
 
-    python tools/refresh.py [NOTEBOOK ...]      (default: every notebook of book/)
+    python tools/refresh.py [NOTEBOOK ...]      (default: every notebook of book/, and the cover)
 
 The only way outputs change. Normal form keeps diffs small and outputs comparable: short stable cell ids, counts 1..n,
 no timing or widget metadata, streams merged, keys sorted. Run twice, it changes nothing the second time.
@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from deeplinear import plots
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
@@ -68,6 +70,8 @@ def _output(output, count):
 
 
 def main(paths):
+    if not paths:
+        (BOOK / "_static" / "cover.svg").write_text(plots.cover().svg(), encoding="utf-8")
     for path in map(Path, paths or sorted(BOOK.glob("*.ipynb"))):
         before = path.read_text(encoding="utf-8")
         try:

@@ -73,11 +73,11 @@ def imbalance(weights):
 
 
 def relative_imbalance(weights):
-    """The largest ``|D_j|_F`` over the largest ``|W_j|_F^2``, shape ``(...)``: 0 for balanced layers or depth 1."""
-    sizes = torch.stack([(W**2).sum((-2, -1)) for W in weights]).amax(0)
+    """The largest ``|D_j|`` over the largest ``|W_j|^2`` in spectral norm, shape ``(...)``: 0 for balanced layers."""
+    sizes = torch.stack([torch.linalg.matrix_norm(W, 2) for W in weights]).amax(0) ** 2
     if len(weights) == 1:
         return torch.zeros_like(sizes)
-    gaps = torch.stack([torch.linalg.matrix_norm(D) for D in imbalance(weights)]).amax(0)
+    gaps = torch.stack([torch.linalg.matrix_norm(D, 2) for D in imbalance(weights)]).amax(0)
     return torch.where(sizes > 0, gaps / sizes, torch.zeros_like(sizes))
 
 

@@ -9,7 +9,7 @@ class CheckFailed(AssertionError):
 
 
 def check(label, value, below=None):
-    """Print the verdict of the check ``label``: every ``|value| < below``, or, for an exact statement, ``value`` true.
+    """Print the verdict of the check ``label``: every ``|value| < below``, or, without ``below``, ``value`` true.
 
     ``value``: a number or an array, of residuals if ``below`` is given, of booleans if not. Only the label, the
     threshold and the verdict are printed: the last digits of a residual differ between machines. Raises
@@ -17,7 +17,7 @@ def check(label, value, below=None):
     """
     if below is None:
         exact = np.asarray(value)
-        _verdict(f"check    {label}: holds exactly", value, exact.dtype == bool and exact.size and exact.all())
+        _verdict(f"check    {label}: holds", value, exact.dtype == bool and exact.size and exact.all())
     else:
         _verdict(f"check    {label}: below {float(below):g}", _largest(value), _largest(value) < below)
 

@@ -123,6 +123,21 @@ def iterate(loss, weights, lr, steps, weight_decay=0):
     return run
 
 
+def sharpness(loss, weights):
+    """The largest eigenvalue of the Hessian of the network's loss in all its layers, a float.
+
+    By automatic differentiation, for networks small enough to hold the Hessian. ``weights``: one network, no batch.
+    """
+    shapes, sizes = [W.shape for W in weights], [W.numel() for W in weights]
+
+    def value(flat):
+        layers = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes)]
+        return loss.value(chain.end_to_end(layers))
+
+    flat = torch.cat([W.detach().flatten() for W in weights])
+    return torch.linalg.eigvalsh(torch.autograd.functional.hessian(value, flat))[-1].item()
+
+
 EXPLODED = 1e6  # a loss this many times its first value is a divergence
 
 

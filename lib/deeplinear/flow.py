@@ -4,6 +4,7 @@ Both use SciPy's DOP853, an eighth-order Runge-Kutta method with step control, a
 """
 
 import dataclasses
+import numbers
 
 import numpy as np
 import torch
@@ -86,14 +87,16 @@ def compare(loss, weights, times, weight_decay=0.0, require_balanced=True):
 def heavy_ball(loss, weights, velocities, times, friction):
     """The momentum flow ``W_j'' + friction W_j' = -dL/dW_j``; returns the :class:`Flow` and the velocities along it.
 
-    ``velocities``: the initial ``W_j'``, shaped like the layers. :prf:ref:`thm-momentum`.
+    ``velocities``: the initial ``W_j'``, shaped like the layers. ``friction``: a number, or one for each layer.
+    :prf:ref:`thm-momentum`.
     """
     depth = len(weights)
+    frictions = [friction] * depth if isinstance(friction, numbers.Real) else list(friction)
 
     def velocity(state):
         layers, speeds = state[:depth], state[depth:]
         gradients = chain.layer_gradients(layers, loss.gradient(chain.end_to_end(layers)))
-        return [*speeds, *(-friction * V - G for V, G in zip(speeds, gradients))]
+        return [*speeds, *(-drag * V - G for drag, V, G in zip(frictions, speeds, gradients, strict=True))]
 
     both = _integrate(velocity, [*weights, *velocities], times).weights
     return Flow(torch.as_tensor(times, dtype=torch.float64), both[:depth]), both[depth:]

@@ -89,6 +89,8 @@ class LpLoss:
         return W @ self.Xt - self.Yt
 
     def _check_shape(self, W, name):
+        if isinstance(self.X, torch.Tensor) and W.dtype != self.X.dtype:
+            raise ValueError(f"{name} is {W.dtype}, the data are {self.X.dtype}; loss.to({W.dtype}) converts the data")
         if tuple(W.shape[-2:]) != self.shape:
             raise ValueError(f"{name} has shape {tuple(W.shape)}; expected (..., {self.shape[0]}, {self.shape[1]}): "
                              f"{self.shape[0]} output(s) by {self.shape[1]} features")

@@ -79,7 +79,8 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
             if slopes and label in slopes:
                 guide = 0.6 * ys[0] * (xs / xs[0]) ** slopes[label]
                 ax.plot(xs, guide, color="#999999", linewidth=0.9, zorder=1)
-                ax.annotate(f"slope {slopes[label]:g}", (xs.min(), guide.min()), xytext=(2, -4), ha="left", va="top",
+                middle = np.argsort(xs)[len(xs) // 2]
+                ax.annotate(f"slope {slopes[label]:g}", (xs[middle], guide[middle]), xytext=(4, -5), ha="left", va="top",
                             textcoords="offset points", color="#666666", fontsize=9)
         ax.set(xscale="log" if scale in ("loglog", "semilogx") else "linear",
                yscale="log" if scale in ("loglog", "semilogy") else "linear", xlabel=x, title=title)

@@ -46,9 +46,9 @@ class Record:
     def source(self):
         """One line that says where the numbers come from."""
         p = self.provenance
-        return (f"recorded: {self.name}, {p['scale']} scale, {p['dataset']['name']} data, {len(self.config['seeds'])} "
-                f"seeds, {p['dtype']}, {p['device']}, torch {p['versions']['torch']}, commit {p['commit'][:7]}"
-                f"{' with changes' if p['dirty'] else ''}, {p['finished'][:10]}")
+        scale = "" if p["scale"] == "full" else f", {p['scale']} scale"
+        return (f"recorded {p['finished'][:10]}: {p['dataset']['name']}{scale}, {len(self.config['seeds'])} seeds, "
+                f"{p['dtype']}, {p['device']}, commit {p['commit'][:7]}{' with changes' if p['dirty'] else ''}")
 
 
 def origin(source_files):
