@@ -229,7 +229,8 @@ def test_thm_balance_flow(dims, decay, loss):
 def test_thm_balance_step(dims, seed, rate, decay):
     layers = dl.near_zero_init(dims, 1.0, generator(seed))
     G = dl.layer_gradients(layers, dl.normal(dims[-1], dims[0], generator=generator(seed + 1)))
-    after, _ = dl.GD(rate, decay).step(layers, G, ())
+    after = [W.clone() for W in layers]
+    dl.GD(rate, decay).step(after, G, [])
     gaps = []
     for j, (D, D_after) in enumerate(zip(dl.imbalance(layers), dl.imbalance(after))):
         squares = rate**2 * (G[j + 1].mT @ G[j + 1] - G[j] @ G[j].mT)
@@ -252,7 +253,8 @@ def test_cor_drift(seed):
     kappa = max(dl.descent.sharpness(loss, [W[t] for W in run.history]) for t in range(0, 201, 10))
     assert lr * kappa < 0.8  # so that the second bound applies
     assert lr**2 * sum(g.square().sum((1, 2))[:-1].sum() for g in G) <= 2 * lr * (run.loss[0] - run.loss[-1])
-    other, _ = dl.Adam(lr).step(start, [g[0] for g in G], dl.Adam(lr).start(start))  # control: Adam's first step
+    other = [W.clone() for W in start]
+    dl.Adam(lr).step(other, [g[0] for g in G], dl.Adam(lr).start(other))  # control: Adam's first step
     moved = [torch.linalg.matrix_norm(D - D0, 2) for D, D0 in zip(dl.imbalance(other), dl.imbalance(start))]
     assert any(m > lr**2 * max(s[0] for s in squares) for m in moved)
 

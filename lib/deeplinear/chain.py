@@ -20,7 +20,7 @@ def end_to_end(weights):
     outwards = weights if weights[0].shape[-1] < weights[-1].shape[-2] else weights[::-1]
     product = outwards[0]
     for W in outwards[1:]:  # from the thinner end, so that no product is larger than it needs to be
-        product = W @ product if outwards is weights else product @ W
+        product = _product(W, product) if outwards is weights else _product(product, W)
     return product
 
 
@@ -37,20 +37,16 @@ def layer_gradients(weights, G):
     if tuple(G.shape[-2:]) != expected:
         raise ValueError(f"G has shape {tuple(G.shape)}; expected (..., {expected[0]}, {expected[1]}) "
                          "like the end-to-end matrix")
-    depth = len(weights)
-    above, below = [None] * depth, [None] * depth  # None stands for the empty product, the identity
-    for j in range(depth - 2, -1, -1):
-        above[j] = weights[j + 1] if above[j + 1] is None else above[j + 1] @ weights[j + 1]
-    for j in range(1, depth):
-        below[j] = weights[j - 1] if below[j - 1] is None else weights[j - 1] @ below[j - 1]
+    if expected[0] > expected[1]:  # work from the thinner end: the transposed chain has the transposed gradients
+        return [g.mT for g in layer_gradients([W.mT for W in reversed(weights)], G.mT)][::-1]
+    above = [None]  # W_N ... W_{j+1} from the top; None stands for the empty product, the identity
+    for W in reversed(weights[1:]):
+        above.append(W if above[-1] is None else _product(above[-1], W))
     gradients = []
-    for A, B in zip(above, below):
-        H = G
-        if B is not None and expected[0] <= expected[1]:  # the smaller product first
-            H, B = H @ B.mT, None
+    for W, A in zip(weights, reversed(above)):
+        gradients.append(G if A is None else _product(A.mT, G))
         if A is not None:
-            H = A.mT @ H
-        gradients.append(H if B is None else H @ B.mT)
+            G = _product(G, W.mT)  # G (W_j ... W_1)^T, for the next layer
     return gradients
 
 
@@ -137,6 +133,11 @@ def balanced_init(dims, generator, W=None, std=1.0):
     frames += [U[:, :rank]]
     root = s[:rank] ** (1 / depth)
     return [(after * root) @ before.mT for before, after in zip(frames, frames[1:])]
+
+
+def _product(A, B):
+    """``A @ B``; with a single inner index this is an outer product, many times faster as one multiplication."""
+    return A * B if A.shape[-1] == 1 else A @ B
 
 
 def _check_layers(weights):

@@ -5,79 +5,18 @@ end-to-end matrix, ``chain`` turns it into layer gradients (or ``preconditioner`
 optimiser moves.
 """
 
+import bisect
 import dataclasses
+import functools
+import itertools
+import math
 import numbers
 
+import numpy as np
 import torch
 
 from . import chain, preconditioner
-
-
-@dataclasses.dataclass(frozen=True)
-class GD:
-    """Gradient descent ``W <- (1 - lr * weight_decay) W - lr * gradient``.
-
-    ``lr`` is a number, or a tensor with one rate per configuration of the batch. ``weight_decay`` is the factor lambda
-    of a penalty of lambda/2 times the squared norm of every layer. Raises ``ValueError`` for negative or infinite values.
-    """
-
-    lr: object
-    weight_decay: float = 0.0
-
-    def __post_init__(self):
-        _check_rates(self)
-
-    def start(self, parameters):
-        return ()
-
-    def step(self, parameters, gradients, state):
-        lr, decay = _column(self.lr), self.weight_decay
-        return [(1 - lr * decay) * W - lr * G for W, G in zip(parameters, gradients)], state
-
-
-@dataclasses.dataclass(frozen=True)
-class HeavyBall:
-    """Polyak's heavy ball ``V <- momentum V + gradient``, ``W <- W - lr V``; effective rate ``lr / (1 - momentum)``."""
-
-    lr: object
-    momentum: float = 0.9
-
-    def __post_init__(self):
-        _check_rates(self)
-
-    def start(self, parameters):
-        return [torch.zeros_like(W) for W in parameters]
-
-    def step(self, parameters, gradients, state):
-        velocity = [self.momentum * V + G for V, G in zip(state, gradients)]
-        return [W - _column(self.lr) * V for W, V in zip(parameters, velocity)], velocity
-
-
-@dataclasses.dataclass(frozen=True)
-class Adam:
-    """Adam (Kingma and Ba 2015) with bias correction, entry by entry; the defaults are PyTorch's and TensorFlow's."""
-
-    lr: object
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-
-    def __post_init__(self):
-        _check_rates(self)
-
-    def start(self, parameters):
-        zeros = [torch.zeros_like(W) for W in parameters]
-        return 0, zeros, zeros
-
-    def step(self, parameters, gradients, state):
-        t, first, second = state
-        t += 1
-        first = [self.beta1 * M + (1 - self.beta1) * G for M, G in zip(first, gradients)]
-        second = [self.beta2 * S + (1 - self.beta2) * G**2 for S, G in zip(second, gradients)]
-        scale = (1 - self.beta2**t) ** 0.5
-        moved = [W - _column(self.lr) / (1 - self.beta1**t) * M / (S.sqrt() / scale + self.eps)
-                 for W, M, S in zip(parameters, first, second)]
-        return moved, (t, first, second)
+from .products import products
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,70 +78,328 @@ def sharpness(loss, weights):
 
 
 EXPLODED = 1e6  # a loss this many times its first value is a divergence
+CHECK_EVERY = 50  # steps between two looks at who has diverged
 
 
-@torch.no_grad()
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Configurations that share their shapes: one loss, one depth, one optimiser, one rule; many starts and rates.
+
+    ``weights``: list of N layers ``(..., n_{j+1}, n_j)``, leading axes a batch that broadcasts against the rates in
+    ``optimizer.lr``. ``rule``: ``"layers"`` moves every layer; ``"end-to-end"`` collapses the start to one matrix and
+    moves that by the end-to-end rule of the same depth (:prf:ref:`thm-end-to-end`).
+    """
+
+    loss: object
+    weights: list
+    optimizer: object
+    rule: str = "layers"
+
+
 def train(loss, weights, optimizer, steps, record_every=1, rule="layers", keep_weights=False, batch_size=None,
           generator=None):
     """Train layers, or the end-to-end matrix by the end-to-end rule of the same depth, from the same start.
 
-    ``loss``: an object with ``value_and_gradient(W)``. ``weights``: list of N layers ``(..., n_{j+1}, n_j)``, leading
-    axes batch and broadcast against the learning rates. ``optimizer``: :class:`GD`, :class:`HeavyBall`, :class:`Adam`. ``steps``: how many; the loss is recorded
-    at steps 0, record_every, 2 record_every, ... and at the last. ``rule``: ``"layers"`` moves every layer;
-    ``"end-to-end"`` collapses the start to one matrix and moves that by the end-to-end rule (:prf:ref:`thm-end-to-end`).
+    ``loss``: an object with ``value_and_gradient(W)``. ``weights``, ``optimizer``, ``rule``: as in :class:`Group`.
+    ``steps``: how many; the loss is recorded at steps 0, record_every, 2 record_every, ... and at the last.
     ``batch_size``: gradients from that many rows drawn afresh with ``generator`` at each step, the same for all layers.
     Returns a :class:`Trajectory`; the input is not changed. Raises ``ValueError`` for a negative count or unknown rule.
     """
-    for name, count, least in (("steps", steps, 0), ("record_every", record_every, 1)):
-        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < least:
-            raise ValueError(f"{name} is {count!r}; expected an integer >= {least}")
-    if rule not in ("layers", "end-to-end"):
-        raise ValueError(f"rule is {rule!r}; expected 'layers' or 'end-to-end'")
-    if batch_size is not None and not 1 <= batch_size <= len(loss.X):
-        raise ValueError(f"batch_size is {batch_size!r}; expected 1 to {len(loss.X)}")
-    depth, parameters = len(weights), list(weights)
-    if rule == "end-to-end":
-        parameters = [chain.end_to_end(weights)]
-        if getattr(optimizer, "weight_decay", 0):  # each of the N layers shrinks, so their product shrinks N-fold
-            optimizer = dataclasses.replace(optimizer, weight_decay=depth * optimizer.weight_decay)
-    parameters = _one_for_each_rate(parameters, optimizer.lr)
-    state = optimizer.start(parameters)
-    recorded, losses, history, limit, diverged = [], [], [], None, None
-    for t in range(steps + 1):
+    rows = None
+    if batch_size is not None:
+        if not 1 <= batch_size <= len(loss.X):
+            raise ValueError(f"batch_size is {batch_size!r}; expected 1 to {len(loss.X)}")
+        rows = lambda: torch.randperm(len(loss.X), generator=generator)[:batch_size]
+    group = Group(loss, weights, optimizer, rule)
+    return sweep([group], steps, record_every, keep_weights=keep_weights, rows=rows)[0]
+
+
+@torch.no_grad()
+def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoint=None, report=None):
+    """Train many configurations at once; groups with the same loss object share its two products with the data.
+
+    ``groups``: a list of :class:`Group`. ``record_every``: as in :func:`train`, or the increasing steps to record
+    themselves (:func:`logarithmic`). A configuration whose loss is not finite or a million times its first value has
+    diverged: the step is kept, its loss is NaN from there on, and it soon leaves the batch. ``checkpoint``: a
+    :class:`deeplinear.recorded.Checkpoint`; a run that finds one goes on from it, bit for bit as if never stopped.
+    ``report(steps_done, config_steps)`` is called now and then; what it raises ends the run, after a checkpoint.
+    Returns one :class:`Trajectory` a group. On a GPU, steps are replayed as CUDA graphs.
+    """
+    _check_count("steps", steps, 0)
+    if not groups:
+        raise ValueError("groups is empty; expected at least one Group")
+    record = _recorded_steps(steps, record_every)
+    if keep_weights and checkpoint is not None:
+        raise ValueError("keep_weights is True; expected False with a checkpoint")
+    batches = {}
+    for group in groups:
+        batches.setdefault(id(group.loss), []).append(group)
+    batches = [_Batch(members, rows, keep_weights) for members in batches.values()]
+    t, work = 0, 0
+    saved = checkpoint.load() if checkpoint is not None else None
+    if saved is not None:
+        t, work = int(saved["step"]), int(saved["work"])
+        for i, batch in enumerate(batches):
+            batch.restore(saved, f"{i}.")
+    else:
+        for batch in batches:
+            batch.begin()
+    wanted = set(record)
+    stops = sorted(wanted | set(range(0, steps, CHECK_EVERY)) | {steps})
+    for stop in stops[bisect.bisect_left(stops, t):]:
+        for batch in batches:
+            work += (stop - t) * batch.count
+            batch.advance(stop - t)
+        if stop in wanted and not (saved is not None and stop == t):  # a checkpoint was made after its record
+            for batch in batches:
+                batch.record(stop)
+        t = stop
+        if t % CHECK_EVERY == 0:
+            for batch in batches:
+                batch.drop_diverged()
+            if not any(batch.count for batch in batches):
+                break
+            snapshot = functools.partial(_snapshot, batches, t, work)
+            try:
+                if report is not None:
+                    report(t, work)
+            except BaseException:
+                if checkpoint is not None:
+                    checkpoint.save(snapshot())
+                raise
+            if checkpoint is not None:
+                checkpoint.save_now_and_then(snapshot)
+    if checkpoint is not None:
+        checkpoint.remove()
+    found = {id(group): trajectory for batch in batches for group, trajectory in batch.results()}
+    return [found[id(group)] for group in groups]
+
+
+def logarithmic(steps, points):
+    """At most ``points`` steps from 0 to ``steps``, close to evenly spaced on a logarithmic axis, both ends among them."""
+    _check_count("steps", steps, 1)
+    _check_count("points", points, 2)
+    spaced = torch.logspace(0, math.log10(steps), points - 1, dtype=torch.float64).round().long().tolist()
+    return sorted({0, steps, *spaced})
+
+
+class _Network:
+    """A group in motion: its parameters and the state of its optimiser, with one leading axis of configurations."""
+
+    def __init__(self, group):
+        if group.rule not in ("layers", "end-to-end"):
+            raise ValueError(f"rule is {group.rule!r}; expected 'layers' or 'end-to-end'")
+        self.depth, self.rule, self.optimizer = len(group.weights), group.rule, group.optimizer
+        parameters = list(group.weights)
         W = chain.end_to_end(parameters)
-        value, G = loss.value_and_gradient(W)
-        if limit is None:
-            limit, diverged = EXPLODED * value, torch.full_like(value, -1, dtype=torch.long)
-        wild = ~(value <= torch.where(limit > 0, limit, torch.inf)) & (diverged < 0)
-        if wild.any():
-            diverged = torch.where(wild, t, diverged)
-        if t % record_every == 0 or t == steps or (diverged >= 0).all():
-            recorded.append(t)
-            losses.append(torch.where(diverged >= 0, torch.nan, value))
-            history.append(parameters)
-        if t == steps or (diverged >= 0).all():
-            break
-        if batch_size is not None:
-            rows = torch.randperm(len(loss.X), generator=generator)[:batch_size]
-            G = loss.rows(rows).gradient(W)
-        gradients = (chain.layer_gradients(parameters, G) if rule == "layers"
-                     else [preconditioner.apply(W, G, depth)])
-        parameters, state = optimizer.step(parameters, gradients, state)
-    kept = [torch.stack(layer) for layer in zip(*history)] if keep_weights else None
-    return Trajectory(torch.tensor(recorded), torch.stack(losses), parameters, diverged, kept)
+        group.loss.value(W)  # a start that does not fit the data says so here
+        if self.rule == "end-to-end":
+            parameters = [W]
+            if getattr(self.optimizer, "weight_decay", 0):  # each of the N layers shrinks, so the product N-fold
+                self.optimizer = dataclasses.replace(self.optimizer, weight_decay=self.depth * self.optimizer.weight_decay)
+        rates = torch.as_tensor(self.optimizer.lr, dtype=W.dtype, device=W.device)
+        self.shape = torch.broadcast_shapes(W.shape[:-2], rates.shape)
+        self.parameters = [P.expand(self.shape + P.shape[-2:]).reshape(-1, *P.shape[-2:]).clone() for P in parameters]
+        self.optimizer = dataclasses.replace(self.optimizer, lr=rates.expand(self.shape).reshape(-1).clone())
+        self.state = self.optimizer.start(self.parameters)
+        self.count = self.total = len(self.parameters[0])
+        self.kept = torch.arange(self.total, device=W.device)
+
+    def move(self, W, G):
+        if self.rule == "layers":
+            gradients = chain.layer_gradients(self.parameters, G)
+        else:
+            gradients = [preconditioner.apply(W, G, self.depth)]
+        self.optimizer.step(self.parameters, gradients, self.state)
+
+    def keep(self, alive):
+        """Go on with the configurations where ``alive``, shape (count,), is true."""
+        self.kept = self.kept[alive]
+        self.parameters = [P[alive] for P in self.parameters]
+        self.state = [S[alive] if S.ndim else S for S in self.state]
+        self.optimizer = dataclasses.replace(self.optimizer, lr=self.optimizer.lr[alive])
+        self.count = len(self.kept)
 
 
-def _one_for_each_rate(parameters, lr):
-    rates = torch.as_tensor(lr).shape
-    return [W.expand(torch.broadcast_shapes(W.shape[:-2], rates) + W.shape[-2:]) for W in parameters]
+class _Batch:
+    """All groups of one loss: their end-to-end matrices, stacked, meet the data together.
+
+    ``alive``: which of the ``count`` configurations have not diverged; ``lived``: how many losses each has survived.
+    Everything a step touches stays in place, so that steps can be captured in a CUDA graph.
+    """
+
+    def __init__(self, groups, rows, keep_weights):
+        self.groups, self.rows, self.keep_weights = groups, rows, keep_weights
+        self.loss = groups[0].loss
+        self.networks = [_Network(group) for group in groups]
+        self.total = sum(network.total for network in self.networks)
+        self.steps, self.losses, self.history = [], [], []
+        W = self._stacked()
+        self.diverged = torch.full((self.total,), -1, device=W.device)
+        self._resize(W)
+        self.limit = torch.empty_like(self.value)
+        self.alive = torch.ones(self.total, dtype=torch.bool, device=W.device)
+        self.lived = torch.zeros(self.total, dtype=torch.long, device=W.device)
+
+    def begin(self):
+        self._evaluate()
+        self.limit = torch.where(self.value > 0, EXPLODED * self.value, torch.inf)
+        self._judge()
+
+    def advance(self, steps):
+        """That many times: move, then evaluate where the move has led."""
+        if self.value.device.type != "cuda" or self.rows is not None:
+            for _ in range(steps if self.count else 0):
+                self._step()
+            return
+        while steps and self.count:
+            size = 1 << min(steps.bit_length() - 1, 5)
+            self._replay(size)
+            steps -= size
+
+    def record(self, step):
+        self.steps.append(step)
+        losses = self.value.new_full((self.total,), torch.nan)
+        if self.count:
+            exact = self.products.exact(self._stacked(), self.value)
+            losses[self._kept()] = torch.where(self.alive, exact, torch.nan)
+        self.losses.append(losses)
+        if self.keep_weights:
+            self.history.append([[P.clone() for P in network.parameters] for network in self.networks])
+
+    def drop_diverged(self):
+        """Note who has diverged; go on without them once they are an eighth of the batch."""
+        alive = int(self.alive.sum())
+        if not alive:
+            self.count = 0
+        if self.keep_weights or 8 * alive > 7 * self.count:
+            return
+        self._note_diverged()
+        for network, part in zip(self.networks, self.alive.split([n.count for n in self.networks])):
+            network.keep(part)
+        self.limit, self.lived = self.limit[self.alive], self.lived[self.alive]
+        self.alive = self.alive[self.alive]
+        if alive:
+            self._resize(self._stacked())
+            self._evaluate()
+
+    def results(self):
+        """Each group with its trajectory; configurations that were dropped end in NaN weights."""
+        self._note_diverged()
+        losses = torch.stack(self.losses)
+        parts = zip(self.groups, self.networks, losses.split([n.total for n in self.networks], 1),
+                    self.diverged.split([n.total for n in self.networks]), strict=True)
+        for index, (group, network, loss, diverged) in enumerate(parts):
+            end = len(self.steps)
+            if (diverged >= 0).all():  # nothing to tell after the last one has gone
+                end = min(end, bisect.bisect_left(self.steps, int(diverged.max())) + 1)
+            weights = []
+            for P in network.parameters:
+                full = P.new_full((network.total, *P.shape[1:]), torch.nan)
+                full[network.kept] = P
+                weights.append(full.reshape(network.shape + P.shape[1:]))
+            history = None
+            if self.keep_weights:
+                history = [torch.stack(layer).reshape(-1, *network.shape, *layer[0].shape[1:])
+                           for layer in zip(*(row[index] for row in self.history[:end]))]
+            yield group, Trajectory(torch.tensor(self.steps[:end]), loss[:end].reshape(-1, *network.shape), weights,
+                                    diverged.reshape(network.shape), history)
+
+    def snapshot(self, prefix):
+        """Everything that :meth:`restore` needs, as named arrays."""
+        self._note_diverged()
+        named = {"alive": self.alive, "lived": self.lived, "limit": self.limit, "diverged": self.diverged,
+                 "steps": torch.tensor(self.steps), "losses": torch.stack(self.losses)}
+        for i, network in enumerate(self.networks):
+            named[f"{i}.kept"] = network.kept
+            named |= {f"{i}.parameter{j}": P for j, P in enumerate(network.parameters)}
+            named |= {f"{i}.state{j}": S for j, S in enumerate(network.state)}
+        return {prefix + name: tensor.cpu().numpy() for name, tensor in named.items()}
+
+    def restore(self, saved, prefix):
+        def get(name):
+            return torch.from_numpy(saved[prefix + name]).to(self.value.device)
+
+        for i, network in enumerate(self.networks):
+            alive = torch.zeros(network.total, dtype=torch.bool, device=self.value.device)
+            alive[get(f"{i}.kept")] = True
+            network.keep(alive)
+            network.parameters = [get(f"{i}.parameter{j}") for j in range(len(network.parameters))]
+            network.state = [get(f"{i}.state{j}") for j in range(len(network.state))]
+        self.alive, self.lived, self.limit, self.diverged = map(get, ("alive", "lived", "limit", "diverged"))
+        self.steps, self.losses = saved[prefix + "steps"].tolist(), list(get("losses"))
+        if self.alive.numel():
+            self._resize(self._stacked())
+            self._evaluate()
+        else:
+            self.count = 0
+
+    def _stacked(self):
+        parts = [chain.end_to_end(network.parameters) for network in self.networks if network.count]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _kept(self):
+        starts = itertools.accumulate([0] + [network.total for network in self.networks])
+        return torch.cat([start + network.kept for start, network in zip(starts, self.networks)])
+
+    def _resize(self, W):
+        self.count = len(W)
+        self.W, self.G, self.value = torch.empty_like(W), torch.empty_like(W), W.new_empty(self.count)
+        self.products = products(self.loss, self.count, self.rows)
+        self.graphs = {}
+
+    def _evaluate(self):
+        self.W.copy_(self._stacked())
+        self.products(self.W, self.value, self.G)
+
+    def _judge(self):
+        self.alive &= self.value <= self.limit
+        self.lived += self.alive
+
+    def _step(self):
+        sizes = [network.count for network in self.networks]
+        for network, W, G in zip(self.networks, self.W.split(sizes), self.G.split(sizes)):
+            if network.count:
+                network.move(W, G)
+        self._evaluate()
+        self._judge()
+
+    def _replay(self, steps):
+        """The same steps from a CUDA graph; the first ones after a change of shapes are run, the next captured."""
+        if not self.graphs:
+            for _ in range(steps):
+                self._step()
+            self.graphs[0] = None
+            return
+        if steps not in self.graphs:
+            self.graphs[steps] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[steps]):
+                for _ in range(steps):
+                    self._step()
+        self.graphs[steps].replay()
+
+    def _note_diverged(self):
+        kept = self._kept()
+        self.diverged[kept] = torch.where(self.alive, self.diverged[kept], self.lived)
 
 
-def _column(lr):
-    return lr[..., None, None] if isinstance(lr, torch.Tensor) and lr.ndim else lr
+def _snapshot(batches, step, work):
+    named = {"step": np.array(step), "work": np.array(work)}
+    for i, batch in enumerate(batches):
+        named |= batch.snapshot(f"{i}.")
+    return named
 
 
-def _check_rates(optimizer):
-    for field in dataclasses.fields(optimizer):
-        values = torch.as_tensor(getattr(optimizer, field.name), dtype=torch.float64)
-        if not (torch.isfinite(values).all() and (values >= 0).all()):
-            raise ValueError(f"{field.name} is {getattr(optimizer, field.name)!r}; expected finite numbers >= 0")
+def _recorded_steps(steps, record_every):
+    if isinstance(record_every, numbers.Integral):
+        _check_count("record_every", record_every, 1)
+        return sorted({*range(0, steps + 1, record_every), steps})
+    record = [int(step) for step in record_every]
+    if not record or record != sorted(set(record)) or record[0] < 0 or record[-1] > steps:
+        raise ValueError(f"record_every is {record_every!r}; expected a count, or increasing steps from 0 to {steps}")
+    return record
+
+
+def _check_count(name, count, least):
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < least:
+        raise ValueError(f"{name} is {count!r}; expected an integer >= {least}")

@@ -1,0 +1,91 @@
+"""How a batch of end-to-end matrices meets the data: the only place where training touches it.
+
+Each class is made once for a loss and a number of matrices, and then fills ``value`` of shape (K,) and ``G`` of shape
+(K, k, d) with the losses and gradients at ``W`` of shape (K, k, d), in buffers of its own: two matrix products a call.
+"""
+
+import torch
+
+from .losses import LpLoss
+
+
+def products(loss, count, rows=None):
+    """The fastest exact way to ``loss`` at ``count`` matrices at once.
+
+    Second moments for p = 2 in float64 with at least as many examples as features; two products with the data for other
+    :class:`LpLoss`; ``loss.value_and_gradient`` for any other object. ``rows``: a function that draws the examples of
+    the gradient anew at every call (minibatches); the value stays that of the whole loss.
+    """
+    if rows is not None or not isinstance(loss, LpLoss):
+        return Plain(loss, rows)
+    moments = loss.p == 2 and loss.X.dtype == torch.float64 and len(loss.X) >= loss.shape[1]
+    return (Moments if moments else Direct)(loss, count)
+
+
+class Direct:
+    """Residuals of all matrices in one product with ``X^T``, their powers back in one product with ``X``."""
+
+    def __init__(self, loss, count):
+        self.loss = loss
+        k, (n, d) = loss.shape[0], loss.X.shape
+        self.Y = loss.Yt.expand(count, k, n).reshape(count * k, n)
+        self.residual, self.power = (loss.X.new_empty(count * k, n) for _ in range(2))
+
+    def __call__(self, W, value, G):
+        loss, R, S = self.loss, self.residual, self.power
+        torch.addmm(self.Y, W.reshape(R.shape[0], -1), loss.Xt, beta=-1, out=R)
+        if loss.p == 2:
+            S = R
+        else:
+            torch.mul(R, R, out=S)  # S = R^(p-1), without a call to pow
+            for _ in range(loss.p - 3):
+                S.mul_(R)
+        torch.linalg.vecdot(S.view(len(value), -1), R.view(len(value), -1), out=value)
+        value.mul_(loss.factor)
+        torch.mm(S, loss.X, out=G.view(R.shape[0], -1))
+        G.mul_(loss.factor * loss.p)
+
+    def exact(self, W, value):
+        """The losses to record at ``W``: those just computed."""
+        return value.clone()
+
+
+class Moments:
+    r"""p = 2 without the data: with :math:`H = X^\top X`, the gradient is proportional to :math:`W H - Y^\top X`.
+
+    Values are by-products here and lose digits to cancellation where the loss is small beside its value at 0; those that
+    are recorded are computed from the residuals.
+    """
+
+    def __init__(self, loss, count):
+        self.loss, self.H = loss, loss.Xt @ loss.X
+        self.B = (loss.Yt @ loss.X).expand(count, *loss.shape)
+        self.flat = self.B.reshape(-1, loss.shape[1])
+        self.c = (loss.Yt ** 2).sum()
+
+    def __call__(self, W, value, G):
+        torch.addmm(self.flat, W.reshape(self.flat.shape), self.H, beta=-1, out=G.view(self.flat.shape))
+        torch.linalg.vecdot((G - self.B).flatten(1), W.flatten(1), out=value)
+        value.add_(self.c).mul_(self.loss.factor)
+        G.mul_(2 * self.loss.factor)
+
+    def exact(self, W, value):
+        return self.loss.value(W)
+
+
+class Plain:
+    """Any loss of the end-to-end matrix, and gradients from fresh rows."""
+
+    def __init__(self, loss, rows=None):
+        self.loss, self.rows = loss, rows
+
+    def __call__(self, W, value, G):
+        if self.rows is None:
+            found, gradient = self.loss.value_and_gradient(W)
+        else:
+            found, gradient = self.loss.value(W), self.loss.rows(self.rows()).gradient(W)
+        value.copy_(found)
+        G.copy_(gradient)
+
+    def exact(self, W, value):
+        return value.clone()
