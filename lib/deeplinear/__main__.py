@@ -1,4 +1,4 @@
-"""The command line: ``python -m deeplinear list`` and ``python -m deeplinear run NAME``."""
+"""The command line: ``python -m deeplinear list``, ``run NAME`` and ``data fetch|status``."""
 
 import argparse
 import difflib
@@ -6,17 +6,16 @@ import sys
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from . import data, recorded
+from . import data, recorded, shards
 from .experiments import EXPERIMENTS
 
 HERE = Path(__file__).parent
-NUMERICS = ("data.py", "losses.py", "chain.py", "preconditioner.py", "descent.py")
+NUMERICS = ("data.py", "losses.py", "chain.py", "preconditioner.py", "optimizers.py", "products.py", "descent.py")
 
 
 def main(arguments=None):
-    """Run the command line; returns the exit status."""
+    """Run the command line; returns the exit status: 0, 1 for an error that it names, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m deeplinear", description="Run and record the book's experiments.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="list the experiments")
@@ -25,14 +24,21 @@ def main(arguments=None):
     run.add_argument("--scale", choices=("quick", "full"), default="quick")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     run.add_argument("--out", default="recorded", help="folder of the record (default: recorded)")
+    run.add_argument("--dask", metavar="ADDRESS", help="run the jobs on this Dask scheduler's workers; --device is "
+                     "theirs, auto means cpu, and cuda asks for workers with the resource GPU")
+    about_data = commands.add_parser("data", help="look for the data sets, or fetch them")
+    about_data.add_argument("action", choices=("status", "fetch"))
     options = parser.parse_args(arguments)
     if options.command == "list":
         for name, module in EXPERIMENTS.items():
             print(f"{name}: {module.SUMMARY}")
         return 0
     try:
-        return _run(options)
-    except (data.DataUnavailable, ValueError) as error:
+        return _run(options) if options.command == "run" else _data(fetch=options.action == "fetch")
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except (data.DataUnavailable, recorded.RecordError, shards.WorkerDied, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -41,20 +47,45 @@ def _run(options):
     if options.name not in EXPERIMENTS:
         close = difflib.get_close_matches(options.name, EXPERIMENTS, cutoff=0.4) or sorted(EXPERIMENTS)
         raise ValueError(f"experiment {options.name!r} is unknown; did you mean {', '.join(close)}?")
+    module = EXPERIMENTS[options.name]
+    config = module.SCALES[options.scale]
+    device = _device(options)
+    torch.set_num_threads(1)  # here and in every worker: more threads a process only wait for each other
+    dataset = data.load(config.dataset)
+    origin = recorded.origin([Path(module.__file__), *(HERE / name for name in NUMERICS)])
+    work = shards.Work(options.name, config, device, origin["source_sha256"], Path(options.out))
+    jobs = module.jobs(config, device)
+    results = shards.execute(work, jobs, options.dask)
+    metrics, summary, arrays = module.collect(config, jobs, results)
+    devices = sorted({str(result["_device"]) for result in results})
+    path = recorded.write(
+        options.name, config=config, metrics=metrics, summary=summary, arrays=arrays, dataset=dataset,
+        origin={**origin, "compute_seconds": round(sum(float(result["_seconds"]) for result in results))},
+        scale=options.scale, device=" and ".join(devices), folder=options.out)
+    shards.forget(work)
+    print(f"recorded: {path}")
+    return 0
+
+
+def _device(options):
+    if options.dask is not None:
+        return "cpu" if options.device == "auto" else options.device
     available = "cuda" if torch.cuda.is_available() else "cpu"
     if options.device == "cuda" and available == "cpu":
         raise ValueError("device cuda was asked for; this machine offers cpu only")
-    device = available if options.device == "auto" else options.device
-    torch.set_num_threads(1)
-    module = EXPERIMENTS[options.name]
-    config = module.SCALES[options.scale]
-    origin = recorded.origin([Path(module.__file__), *(HERE / name for name in NUMERICS)])
-    metrics, summary, arrays, dataset = module.run(config, device, lambda runs: tqdm(runs, disable=None))
-    path = recorded.write(
-        options.name, config=config, metrics=metrics, summary=summary, arrays=arrays, dataset=dataset, origin=origin,
-        scale=options.scale, device=device, folder=options.out)
-    print(f"recorded: {path}")
-    return 0
+    return available if options.device == "auto" else options.device
+
+
+def _data(fetch):
+    missing = 0
+    for name in data.FILES:
+        try:
+            found = data.load(name, download=fetch)
+            print(f"{name}: there, {len(found.X)} rows, SHA-256 {found.sha256[:12]}...")
+        except data.DataUnavailable as error:
+            missing += 1
+            print(f"{name}: {error}")
+    return 1 if missing and fetch else 0
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
     themselves (:func:`logarithmic`). A configuration whose loss is not finite or a million times its first value has
     diverged: the step is kept, its loss is NaN from there on, and it soon leaves the batch. ``checkpoint``: a
     :class:`deeplinear.recorded.Checkpoint`; a run that finds one goes on from it, bit for bit as if never stopped.
-    ``report(steps_done, config_steps)`` is called now and then; what it raises ends the run, after a checkpoint.
+    ``report(steps_done)`` is called now and then; what it raises ends the run, after a checkpoint.
     Returns one :class:`Trajectory` a group. On a GPU, steps are replayed as CUDA graphs.
     """
     _check_count("steps", steps, 0)
@@ -135,10 +135,10 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
     for group in groups:
         batches.setdefault(id(group.loss), []).append(group)
     batches = [_Batch(members, rows, keep_weights) for members in batches.values()]
-    t, work = 0, 0
+    t = 0
     saved = checkpoint.load() if checkpoint is not None else None
     if saved is not None:
-        t, work = int(saved["step"]), int(saved["work"])
+        t = int(saved["step"])
         for i, batch in enumerate(batches):
             batch.restore(saved, f"{i}.")
     else:
@@ -148,7 +148,6 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
     stops = sorted(wanted | set(range(0, steps, CHECK_EVERY)) | {steps})
     for stop in stops[bisect.bisect_left(stops, t):]:
         for batch in batches:
-            work += (stop - t) * batch.count
             batch.advance(stop - t)
         if stop in wanted and not (saved is not None and stop == t):  # a checkpoint was made after its record
             for batch in batches:
@@ -159,10 +158,10 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
                 batch.drop_diverged()
             if not any(batch.count for batch in batches):
                 break
-            snapshot = functools.partial(_snapshot, batches, t, work)
+            snapshot = functools.partial(_snapshot, batches, t)
             try:
                 if report is not None:
-                    report(t, work)
+                    report(t)
             except BaseException:
                 if checkpoint is not None:
                     checkpoint.save(snapshot())
@@ -383,8 +382,8 @@ class _Batch:
         self.diverged[kept] = torch.where(self.alive, self.diverged[kept], self.lived)
 
 
-def _snapshot(batches, step, work):
-    named = {"step": np.array(step), "work": np.array(work)}
+def _snapshot(batches, step):
+    named = {"step": np.array(step)}
     for i, batch in enumerate(batches):
         named |= batch.snapshot(f"{i}.")
     return named

@@ -15,6 +15,8 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,14 +64,13 @@ def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, dev
     """Write a record to ``folder``; a record already there is replaced only once the new one is complete on disk.
 
     ``config``: a dataclass; ``metrics``: a list of flat dicts; ``arrays``: name to array; ``dataset``: the
-    :class:`deeplinear.data.Dataset` used; ``origin``: what :func:`origin` gave before the run. Raises ``ValueError``
+    :class:`deeplinear.data.Dataset` used; ``origin``: what :func:`origin` gave before the run; ``device``: the device in
+    words (:func:`device_name`). Raises ``ValueError``
     for a NaN or infinity in ``metrics`` or ``summary``. Returns the path of the JSON.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in arrays.items()})
-    packed = buffer.getvalue()
+    packed = _packed(arrays)
     arrays_sha256 = hashlib.sha256(packed).hexdigest()
     finished = datetime.datetime.now(datetime.UTC)
     record = {
@@ -78,7 +79,7 @@ def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, dev
             **origin, "scale": scale, "dataset": {"name": dataset.name, "sha256": dataset.sha256},
             "arrays_sha256": arrays_sha256,
             "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
-            "device": device_name(device), "dtype": config.dtype, "threads": torch.get_num_threads(),
+            "device": device, "dtype": config.dtype, "threads": torch.get_num_threads(),
             "finished": finished.isoformat(timespec="seconds"),
             "wall_seconds": round((finished - datetime.datetime.fromisoformat(origin["started"])).total_seconds()),
         },
@@ -127,6 +128,57 @@ def load(name, config=None, folder=None, quiet=False):
     return record
 
 
+class Checkpoint:
+    """The file of an unfinished run: written whole or not at all, read back only by the same run.
+
+    ``run``: a text that names the run and everything its result depends on. ``seconds``: the least time between two
+    savings on the way. :meth:`load` raises :class:`RecordError` for the file of another run, or a damaged one.
+    """
+
+    def __init__(self, path, run, seconds=60.0):
+        self.path, self.run, self.seconds = Path(path), run, seconds
+        self.saved = time.monotonic()
+
+    def load(self):
+        """The saved arrays by name, or None where nothing was saved."""
+        if not self.path.is_file():
+            return None
+        arrays = read_arrays(self.path)
+        found = str(arrays.pop("run", "another run"))
+        if found != self.run:
+            raise RecordError(f"{self.path} belongs to {found}; expected {self.run}. Remove it to start again")
+        return arrays
+
+    def save(self, arrays):
+        """Put the arrays in place of what was saved before."""
+        write_arrays(self.path, {"run": np.array(self.run), **arrays})
+        self.saved = time.monotonic()
+
+    def save_now_and_then(self, make):
+        """Save what ``make()`` gives, if enough time has passed."""
+        if time.monotonic() - self.saved >= self.seconds:
+            self.save(make())
+
+    def remove(self):
+        """Forget the run, which is finished."""
+        self.path.unlink(missing_ok=True)
+
+
+def write_arrays(path, arrays):
+    """Write named arrays to an ``.npz`` file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, _packed(arrays))
+
+
+def read_arrays(path):
+    """Read what :func:`write_arrays` wrote; :class:`RecordError` for a damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Remove it to start again") from error
+
+
 def source_digest(files):
     """The SHA-256 of some source files, by name and content."""
     digest = hashlib.sha256()
@@ -158,6 +210,12 @@ def _commit():
 
 def _arrays_path(folder, name, sha256):
     return folder / f"{name}.{sha256[:12]}.npz"
+
+
+def _packed(arrays):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in arrays.items()})
+    return buffer.getvalue()
 
 
 def _replace(path, content):

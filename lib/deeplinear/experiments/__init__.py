@@ -1,9 +1,11 @@
 """Recorded experiments: one module each, the same code at quick and full scale.
 
 A module offers ``NAME``, ``SUMMARY`` (one line), a frozen dataclass ``Config``, ``SCALES`` (``"quick"`` and ``"full"``,
-which differ in numbers only), and ``run(config, device, progress)`` returning metrics, summary, arrays and the data set.
+which differ in numbers only) and three functions: ``jobs(config, device)``, a list of dicts, each with its ``"size"`` in
+config-steps; ``run_job(config, job, device, checkpoint, report)``, a dict of arrays; ``collect(config, jobs, results)``,
+the metrics, the summary and the arrays of the record.
 """
 
-from . import regression_depth
+from . import layers_and_rule, regression_depth
 
-EXPERIMENTS = {module.NAME: module for module in (regression_depth,)}
+EXPERIMENTS = {module.NAME: module for module in (layers_and_rule, regression_depth)}

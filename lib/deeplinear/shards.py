@@ -1,0 +1,185 @@
+"""The jobs of an experiment, run here, in local processes or on a Dask cluster; every finished one is kept on disk.
+
+What a job computes depends on its description alone, so the result is the same wherever and in whatever order the jobs
+ran. A folder ``.<name>-<digest>`` beside the record holds finished jobs and checkpoints of unfinished ones until the
+record is written; the digest covers the configuration, the sources and the device, so nothing stale is ever taken up.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from . import recorded
+
+
+class WorkerDied(RuntimeError):
+    """A worker process ended without a result; what was finished is kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Everything that settles the result of an experiment's jobs, and the folder that holds them meanwhile."""
+
+    name: str
+    config: object
+    device: str
+    source_sha256: str
+    out: Path
+
+    @property
+    def digest(self):
+        text = json.dumps([self.name, dataclasses.asdict(self.config), self.device, self.source_sha256])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def folder(self):
+        return Path(self.out) / f".{self.name}-{self.digest[:12]}"
+
+    def finished(self, index):
+        return self.folder / f"job-{index}.npz"
+
+    def checkpoint(self, index):
+        return recorded.Checkpoint(self.folder / f"job-{index}.part.npz", f"job {index} of {self.name} {self.digest}")
+
+
+def execute(work, jobs, dask=None, workers=None):
+    """Run every job that is not finished; returns the results, a dict of arrays each, in the order of ``jobs``.
+
+    ``jobs``: what the experiment's ``jobs(config, device)`` gives, dicts with their ``"size"`` in config-steps. ``dask``:
+    the address of a Dask scheduler; otherwise ``workers`` local processes, one thread each, by default as many as there
+    are cores and jobs, and only one for a GPU. Ctrl-C saves checkpoints and raises ``KeyboardInterrupt``.
+    """
+    waiting = [i for i in range(len(jobs)) if not work.finished(i).is_file()]
+    if workers is None:
+        workers = 1 if work.device != "cpu" else min(len(waiting), os.cpu_count() or 1)
+    done = [1.0 if i not in waiting else 0.0 for i in range(len(jobs))]
+    with tqdm(total=sum(job["size"] for job in jobs), unit=" config-steps", unit_scale=True, disable=None) as bar:
+        def show(shares):
+            bar.update(sum(share * job["size"] for share, job in zip(shares, jobs)) - bar.n)
+
+        show(done)
+        if dask is not None:
+            _on_dask(work, waiting, dask, done, show)
+        elif workers > 1:
+            _in_processes(work, waiting, workers, done, show)
+        else:
+            _here(work, waiting, done, show)
+    return [recorded.read_arrays(work.finished(i)) for i in range(len(jobs))]
+
+
+def forget(work):
+    """Remove the folder of finished jobs, once the record is written."""
+    shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def run_job(work, index, checkpoint=None, report=None):
+    """One job's arrays, with the device in words and the seconds it took under ``_device`` and ``_seconds``."""
+    from .experiments import EXPERIMENTS
+
+    torch.set_num_threads(1)
+    module, started = EXPERIMENTS[work.name], time.monotonic()
+    job = module.jobs(work.config, work.device)[index]
+    arrays = module.run_job(work.config, job, work.device, checkpoint, report)
+    return {**arrays, "_device": recorded.device_name(work.device), "_seconds": time.monotonic() - started}
+
+
+def _run_and_keep(work, index, stop, report):
+    def look(share):
+        report(share)
+        if stop.is_set():
+            raise KeyboardInterrupt
+
+    recorded.write_arrays(work.finished(index), run_job(work, index, work.checkpoint(index), look))
+
+
+def _here(work, waiting, done, show):
+    stop = threading.Event()
+    with _interrupts(stop):
+        for index in waiting:
+            def report(share):
+                done[index] = share
+                show(done)
+
+            _run_and_keep(work, index, stop, report)
+            report(1.0)
+
+
+def _in_processes(work, waiting, workers, done, show):
+    context = multiprocessing.get_context("spawn")
+    stop, shares = context.Event(), context.Array("d", done)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (stop, shares))
+    with _interrupts(stop):
+        try:
+            running = [pool.submit(_in_worker, work, index) for index in waiting]
+            while running and not stop.is_set():
+                finished, running = concurrent.futures.wait(running, 0.3, concurrent.futures.FIRST_COMPLETED)
+                show(shares)
+                for future in finished:
+                    future.result()
+            if stop.is_set():
+                raise KeyboardInterrupt
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise WorkerDied(f"a worker process died; finished jobs are kept in {work.folder}. "
+                             "The same command goes on from there") from error
+        finally:
+            stop.set()  # the others save a checkpoint
+            pool.shutdown(cancel_futures=True)
+    show(shares)
+
+
+def _start_worker(stop, shares):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and tells
+    _start_worker.stop, _start_worker.shares = stop, shares
+
+
+def _in_worker(work, index):
+    def report(share):
+        _start_worker.shares[index] = share
+
+    _run_and_keep(work, index, _start_worker.stop, report)
+    report(1.0)
+
+
+def _on_dask(work, waiting, address, done, show):
+    from distributed import Client, as_completed
+
+    with Client(address) as client:
+        resources = {"GPU": 1} if work.device == "cuda" else None
+        futures = {client.submit(run_job, work, index, key=f"{work.name}-{work.digest[:12]}-{index}",
+                                 resources=resources): index for index in waiting}
+        for future, arrays in as_completed(futures, with_results=True):  # a lost worker's jobs are run by another
+            recorded.write_arrays(work.finished(futures[future]), arrays)
+            done[futures[future]] = 1.0
+            show(done)
+            future.release()
+
+
+@contextlib.contextmanager
+def _interrupts(stop):
+    """Ctrl-C sets ``stop``, which runs look at between steps; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handler(number, frame):
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
