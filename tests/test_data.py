@@ -1,5 +1,6 @@
 import gzip
 import shutil
+import struct
 
 import pooch
 import pytest
@@ -53,7 +54,7 @@ def test_a_wrong_digest_is_named_and_the_file_not_used(nowhere):
     (nowhere / "folder").mkdir()
     wrong = nowhere / "folder" / "uci-ethanol.csv.gz"
     wrong.write_bytes(gzip.compress(b"1,2,3\n"))
-    with pytest.raises(dl.data.DataUnavailable, match=f"{wrong} has SHA-256 .*; expected {data.FILES['ethanol'].sha256}"):
+    with pytest.raises(dl.data.DataUnavailable, match=f"{wrong} has SHA-256 .*; expected {data.SETS['ethanol'].parts[0][0].sha256}"):
         data.load("ethanol")
 
 
@@ -70,6 +71,42 @@ def test_found_in_the_cache(ethanol, nowhere, monkeypatch):
     assert torch.equal(data.load("ethanol", download=False).X, ethanol.X)
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="data set 'iris' is unknown; expected one of diabetes, ethanol"):
-        data.load("iris")
+def test_an_unknown_name_is_answered_with_close_ones():
+    with pytest.raises(ValueError, match="data set 'mnist5k' is unknown; did you mean mnist-5k, mnist"):
+        data.load("mnist5k")
+
+
+def test_bundled_digits():
+    found = data.load("mnist-5k")
+    assert found.X.shape == (5000, 784) and found.X.dtype == torch.float32 and found.y.dtype == torch.int64
+    assert torch.bincount(found.y).tolist() == [500] * 10
+    assert found.X.min() == -0.5 and found.X.max() == 0.5 and found.X.mean() < -0.3  # dark paper, few bright pixels
+
+
+@pytest.mark.parametrize("name, rows, ones", [("mnist", 60000, 6742), ("mnist-test", 10000, 1135)])
+def test_full_mnist(name, rows, ones):
+    try:
+        found = data.load(name, download=False)
+    except data.DataUnavailable as error:
+        pytest.skip(str(error))
+    assert found.X.shape == (rows, 784) and (found.y == 1).sum() == ones
+    bundled = {row.tobytes() for row in data.load("mnist-5k").X.numpy()[::50]}
+    shared = sum(row.tobytes() in bundled for row in found.X.numpy())
+    assert (shared > 50) == (name == "mnist")  # the bundled digits are training images
+
+
+def idx(axes=3, shape=(2, 2, 3), kind=8, extra=0):
+    return bytes((0, 0, kind, axes)) + struct.pack(f">{len(shape)}I", *shape) + bytes(range(12 + extra))
+
+
+def test_idx_is_read_strictly():
+    assert data.parse_idx(idx(), 3).tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
+    for broken in (idx(kind=13), idx(extra=1), idx()[:-1], idx()[:9], idx(axes=1), idx(shape=(2, 2, 4)), b""):
+        with pytest.raises(data.DataUnavailable, match="an IDX file .*; expected"):
+            data.parse_idx(broken, 3)
+
+
+def test_labels_that_do_not_fit_the_images_are_refused():
+    labels = bytes((0, 0, 8, 1)) + struct.pack(">I", 2) + bytes((3, 10))
+    with pytest.raises(data.DataUnavailable, match="2 images with 2 labels up to 10; expected a label 0 to 9 for each"):
+        data._idx_pair(gzip.compress(idx()), gzip.compress(labels))

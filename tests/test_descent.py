@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from conftest import generator
@@ -146,3 +148,120 @@ def test_the_start_is_not_changed():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(*setup())
+
+
+def mixed():
+    """Two losses on the same data, three depths, four optimisers, both rules; a third of the rates diverges."""
+    (loss, _), rates = setup(), torch.tensor([1e-3, 1e-2, 30.0], dtype=torch.float64)
+    square = dl.LpLoss(loss.X, loss.Yt[0], 2)
+    rules = [dl.GD(rates), dl.HeavyBall(rates / 10), dl.Adam(rates), dl.AdaGrad.tensorflow1(rates)]
+    groups = [dl.Group(each, dl.near_zero_init((4,) + (2,) * (depth - 1) + (1,), 0.5, generator(depth)), rule)
+              for each in (loss, square) for depth in (1, 2, 4) for rule in rules]
+    return groups + [dl.Group(loss, groups[4].weights, dl.GD(rates), "end-to-end")]
+
+
+def test_one_call_trains_what_many_calls_train():
+    groups = mixed()
+    together = dl.sweep(groups, 200, 20)
+    for group, run in zip(groups, together):
+        alone = dl.train(group.loss, group.weights, group.optimizer, 200, 20, group.rule)
+        assert torch.equal(run.diverged_at, alone.diverged_at)
+        torch.testing.assert_close(run.loss, alone.loss, equal_nan=True, rtol=1e-10, atol=0)
+    dropped = [run for run in together if run.diverged_at[2] >= 0]
+    assert len(dropped) > 8 and all(run.weights[0][2].isnan().all() for run in dropped)
+    assert all(torch.isfinite(run.loss[:, :2]).all() and torch.isfinite(run.weights[0][:2]).all() for run in together)
+
+
+@pytest.mark.parametrize("p", [2, 4])
+def test_the_step_of_a_divergence_is_that_of_a_plain_run(p):
+    loss, weights = setup(2, p)
+    run = dl.train(loss, [W.expand(9, *W.shape) for W in weights], dl.GD(torch.logspace(-2, 0, 9).double()), 300, 300)
+    found = []
+    for rate, at in zip(torch.logspace(-2, 0, 9).double().tolist(), run.diverged_at.tolist()):
+        plain = [loss.value(dl.end_to_end(layers)).item() for layers in dl.descent.iterate(loss, weights, rate, 300)]
+        wild = [t for t, value in enumerate(plain) if not value <= 1e6 * plain[0]]
+        assert at == (wild[0] if wild else -1)
+        found.append(at)
+    assert -1 in found and max(found) > 0
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(step):
+    def report(done):
+        if done == step:
+            raise Stop
+    return report
+
+
+@pytest.mark.parametrize("step", [0, 50, 150])
+def test_a_resumed_run_is_bit_for_bit_the_same(tmp_path, step):
+    whole = dl.sweep(mixed(), 333, [0, 1, 10, 50, 150, 151, 300, 333])
+    checkpoint = dl.recorded.Checkpoint(tmp_path / "run.npz", "mixed")
+    with pytest.raises(Stop):
+        dl.sweep(mixed(), 333, [0, 1, 10, 50, 150, 151, 300, 333], checkpoint=checkpoint, report=stop_at(step))
+    assert checkpoint.path.is_file()
+    resumed = dl.sweep(mixed(), 333, [0, 1, 10, 50, 150, 151, 300, 333], checkpoint=checkpoint)
+    assert not checkpoint.path.exists()
+    for a, b in zip(whole, resumed, strict=True):
+        assert torch.equal(a.steps, b.steps) and torch.equal(a.diverged_at, b.diverged_at)
+        for x, y in zip([a.loss, *a.weights], [b.loss, *b.weights], strict=True):
+            assert torch.equal(x.nan_to_num(-1), y.nan_to_num(-1))
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    with pytest.raises(Stop):
+        dl.sweep(mixed(), 200, checkpoint=dl.recorded.Checkpoint(path, "one"), report=stop_at(100))
+    with pytest.raises(dl.recorded.RecordError, match="run.npz belongs to one; expected two. Remove it to start again"):
+        dl.sweep(mixed(), 200, checkpoint=dl.recorded.Checkpoint(path, "two"))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(dl.recorded.RecordError, match="run.npz is damaged"):
+        dl.sweep(mixed(), 200, checkpoint=dl.recorded.Checkpoint(path, "one"))
+
+
+def test_records_at_given_steps():
+    loss, weights = setup()
+    run = dl.train(loss, weights, dl.GD(0.01), 120, [0, 3, 50, 119])
+    every = dl.train(loss, weights, dl.GD(0.01), 120)
+    assert run.steps.tolist() == [0, 3, 50, 119] and torch.equal(run.loss, every.loss[run.steps])
+    steps = dl.descent.logarithmic(10**6, 61)
+    assert steps[0] == 0 and steps[-1] == 10**6 and len(steps) <= 61 and steps == sorted(set(steps))
+    assert 1.2 < steps[-1] / steps[-2] < 1.3  # 60 points from 1 to 10**6: a factor 10**(6/59)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_single_precision_follows_double_precision(name):
+    loss, start = setup(depth=2, hidden=2)
+    double = dl.train(loss, start, OPTIMISERS[name][0], 200)
+    single = dl.train(loss.to(torch.float32), [W.float() for W in start], OPTIMISERS[name][0], 200)
+    assert single.loss.dtype == torch.float32 and abs(single.loss / double.loss - 1).max() < 1e-5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_a_gpu_finds_the_same():
+    groups = [group for group in mixed() if group.rule == "layers"]
+
+    def there(tensor):
+        return tensor.cuda() if isinstance(tensor, torch.Tensor) else tensor
+
+    losses = {id(group.loss): group.loss.to("cuda") for group in groups}
+    moved = [dl.Group(losses[id(group.loss)], [W.cuda() for W in group.weights],
+                      dataclasses.replace(group.optimizer, lr=there(group.optimizer.lr))) for group in groups]
+    for here, gpu in zip(dl.sweep(groups, 333, 7), dl.sweep(moved, 333, 7)):
+        torch.testing.assert_close(here.loss[:, :2], gpu.loss[:, :2].cpu(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: dl.sweep([], 10), "groups is empty"),
+    (lambda: dl.sweep(mixed()[:1], 10, [0, 5, 5]), "record_every is .*; expected a count, or increasing steps from 0 to 10"),
+    (lambda: dl.sweep(mixed()[:1], 10, [0, 11]), "record_every is"),
+    (lambda: dl.sweep(mixed()[:1], 10, keep_weights=True, checkpoint=1), "keep_weights is True; expected False"),
+    (lambda: dl.descent.logarithmic(0, 5), "steps is 0; expected an integer >= 1"),
+    (lambda: dl.AdaDelta(0.1, rho=float("inf")), "rho is inf; expected finite numbers >= 0"),
+])
+def test_bad_sweeps_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

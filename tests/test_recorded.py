@@ -31,7 +31,7 @@ def test_round_trip_with_provenance(tmp_path, capsys):
     record = recorded.load("trial", config=Config(), folder=tmp_path)
     assert record.metrics == [{"gap": 1.0}] and record.arrays["curve"].tolist() == [0, 1, 2]
     p = record.provenance
-    assert p["dataset"]["sha256"] == dl.data.FILES["diabetes"].sha256 and p["versions"]["torch"] == torch.__version__
+    assert p["dataset"]["sha256"] == dl.data.load("diabetes").sha256 and p["versions"]["torch"] == torch.__version__
     assert {"commit", "dirty", "source_sha256", "device", "dtype", "wall_seconds", "started", "command"} <= p.keys()
     assert capsys.readouterr().out.startswith(
         f"recorded {p['finished'][:10]}: diabetes, quick scale, 2 seeds, float64, CPU")

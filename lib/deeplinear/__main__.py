@@ -53,7 +53,7 @@ def _run(options):
     torch.set_num_threads(1)  # here and in every worker: more threads a process only wait for each other
     dataset = data.load(config.dataset)
     origin = recorded.origin([Path(module.__file__), *(HERE / name for name in NUMERICS)])
-    work = shards.Work(options.name, config, device, origin["source_sha256"], Path(options.out))
+    work = shards.Work(module.__name__, config, device, origin["source_sha256"], Path(options.out))
     jobs = module.jobs(config, device)
     results = shards.execute(work, jobs, options.dask)
     metrics, summary, arrays = module.collect(config, jobs, results)
@@ -78,7 +78,7 @@ def _device(options):
 
 def _data(fetch):
     missing = 0
-    for name in data.FILES:
+    for name in data.SETS:
         try:
             found = data.load(name, download=fetch)
             print(f"{name}: there, {len(found.X)} rows, SHA-256 {found.sha256[:12]}...")

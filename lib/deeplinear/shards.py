@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -30,17 +31,24 @@ class WorkerDied(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Everything that settles the result of an experiment's jobs, and the folder that holds them meanwhile."""
+    """Everything that settles the result of an experiment's jobs, and the folder that holds them meanwhile.
 
-    name: str
+    ``module``: the experiment's module by its full name, which every worker must be able to import.
+    """
+
+    module: str
     config: object
     device: str
     source_sha256: str
     out: Path
 
     @property
+    def name(self):
+        return importlib.import_module(self.module).NAME
+
+    @property
     def digest(self):
-        text = json.dumps([self.name, dataclasses.asdict(self.config), self.device, self.source_sha256])
+        text = json.dumps([self.module, dataclasses.asdict(self.config), self.device, self.source_sha256])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -86,10 +94,8 @@ def forget(work):
 
 def run_job(work, index, checkpoint=None, report=None):
     """One job's arrays, with the device in words and the seconds it took under ``_device`` and ``_seconds``."""
-    from .experiments import EXPERIMENTS
-
     torch.set_num_threads(1)
-    module, started = EXPERIMENTS[work.name], time.monotonic()
+    module, started = importlib.import_module(work.module), time.monotonic()
     job = module.jobs(work.config, work.device)[index]
     arrays = module.run_job(work.config, job, work.device, checkpoint, report)
     return {**arrays, "_device": recorded.device_name(work.device), "_seconds": time.monotonic() - started}
