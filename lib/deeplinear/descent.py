@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from . import chain, preconditioner
-from .products import products
+from .products import eigenbasis, has_moments, products
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,7 @@ def sharpness(loss, weights):
 
 EXPLODED = 1e6  # a loss this many times its first value is a divergence
 CHECK_EVERY = 50  # steps between two looks at who has diverged
+CACHE = 2**22  # bytes of layers that are worked on at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +134,9 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
         raise ValueError("keep_weights is True; expected False with a checkpoint")
     batches = {}
     for group in groups:
-        batches.setdefault(id(group.loss), []).append(group)
-    batches = [_Batch(members, rows, keep_weights) for members in batches.values()]
+        rotate = rows is None and has_moments(group.loss) and getattr(group.optimizer, "rotates", False)
+        batches.setdefault((id(group.loss), rotate), []).append(group)
+    batches = [_Batch(members, rows, keep_weights, rotate) for (_, rotate), members in batches.items()]
     t = 0
     saved = checkpoint.load() if checkpoint is not None else None
     if saved is not None:
@@ -183,9 +185,14 @@ def logarithmic(steps, points):
 
 
 class _Network:
-    """A group in motion: its parameters and the state of its optimiser, with one leading axis of configurations."""
+    """A group in motion: its parameters and the state of its optimiser, with one leading axis of configurations.
 
-    def __init__(self, group):
+    A step is taken in parts whose layers fit into a processor's cache, each from its gradients to its new end-to-end
+    matrix; the parts are views. ``kept``: which configurations of the group are still in motion. ``basis``: the
+    features' coordinates in which it moves, or None for those of the data.
+    """
+
+    def __init__(self, group, basis):
         if group.rule not in ("layers", "end-to-end"):
             raise ValueError(f"rule is {group.rule!r}; expected 'layers' or 'end-to-end'")
         self.depth, self.rule, self.optimizer = len(group.weights), group.rule, group.optimizer
@@ -199,25 +206,52 @@ class _Network:
         rates = torch.as_tensor(self.optimizer.lr, dtype=W.dtype, device=W.device)
         self.shape = torch.broadcast_shapes(W.shape[:-2], rates.shape)
         self.parameters = [P.expand(self.shape + P.shape[-2:]).reshape(-1, *P.shape[-2:]).clone() for P in parameters]
+        self.basis = basis
+        if basis is not None:
+            self.parameters[0] = self.parameters[0] @ basis
         self.optimizer = dataclasses.replace(self.optimizer, lr=rates.expand(self.shape).reshape(-1).clone())
         self.state = self.optimizer.start(self.parameters)
-        self.count = self.total = len(self.parameters[0])
+        self.total = len(self.parameters[0])
         self.kept = torch.arange(self.total, device=W.device)
+        self.restart()
 
-    def move(self, W, G):
-        if self.rule == "layers":
-            gradients = chain.layer_gradients(self.parameters, G)
-        else:
-            gradients = [preconditioner.apply(W, G, self.depth)]
-        self.optimizer.step(self.parameters, gradients, self.state)
+    def restart(self):
+        """Take up changed parameters: their end-to-end matrices ``W`` and the parts in which a step is taken."""
+        self.count = len(self.kept)
+        self.W = chain.end_to_end(self.parameters)
+        if len(self.parameters) == 1:  # a view: it must not be the parameter that the step changes
+            self.W = self.W.clone()
+        size = max(1, CACHE // sum(P[0].numel() * P.element_size() for P in self.parameters)) if self.count else 1
+        step = size if self.W.device.type == "cpu" else max(1, self.count)
+        self.parts = []
+        for first in range(0, self.count, step):
+            part = slice(first, first + step)
+            self.parts.append((part, dataclasses.replace(self.optimizer, lr=self.optimizer.lr[part]),
+                               [P[part] for P in self.parameters], [S[part] for S in self.state]))
+
+    def move(self, G):
+        """One step, from the gradients ``G`` at the end-to-end matrices ``W`` to the next ones, in place."""
+        for part, optimizer, parameters, state in self.parts:
+            if self.rule == "layers":
+                gradients = chain.layer_gradients(parameters, G[part])
+            else:
+                gradients = [preconditioner.apply(parameters[0], G[part], self.depth)]
+            optimizer.step(parameters, gradients, state)
+            self.W[part] = chain.end_to_end(parameters)
+
+    def weights(self):
+        """The parameters in the coordinates of the data, in new tensors."""
+        if self.basis is None:
+            return [P.clone() for P in self.parameters]
+        return [self.parameters[0] @ self.basis.mT, *(P.clone() for P in self.parameters[1:])]
 
     def keep(self, alive):
         """Go on with the configurations where ``alive``, shape (count,), is true."""
         self.kept = self.kept[alive]
         self.parameters = [P[alive] for P in self.parameters]
-        self.state = [S[alive] if S.ndim else S for S in self.state]
+        self.state = [S[alive] for S in self.state]
         self.optimizer = dataclasses.replace(self.optimizer, lr=self.optimizer.lr[alive])
-        self.count = len(self.kept)
+        self.restart()
 
 
 class _Batch:
@@ -227,10 +261,11 @@ class _Batch:
     Everything a step touches stays in place, so that steps can be captured in a CUDA graph.
     """
 
-    def __init__(self, groups, rows, keep_weights):
+    def __init__(self, groups, rows, keep_weights, rotate=False):
         self.groups, self.rows, self.keep_weights = groups, rows, keep_weights
         self.loss = groups[0].loss
-        self.networks = [_Network(group) for group in groups]
+        self.basis = eigenbasis(self.loss) if rotate else None
+        self.networks = [_Network(group, self.basis) for group in groups]
         self.total = sum(network.total for network in self.networks)
         self.steps, self.losses, self.history = [], [], []
         W = self._stacked()
@@ -264,7 +299,7 @@ class _Batch:
             losses[self._kept()] = torch.where(self.alive, exact, torch.nan)
         self.losses.append(losses)
         if self.keep_weights:
-            self.history.append([[P.clone() for P in network.parameters] for network in self.networks])
+            self.history.append([network.weights() for network in self.networks])
 
     def drop_diverged(self):
         """Note who has diverged; go on without them once they are an eighth of the batch."""
@@ -293,7 +328,7 @@ class _Batch:
             if (diverged >= 0).all():  # nothing to tell after the last one has gone
                 end = min(end, bisect.bisect_left(self.steps, int(diverged.max())) + 1)
             weights = []
-            for P in network.parameters:
+            for P in network.weights():
                 full = P.new_full((network.total, *P.shape[1:]), torch.nan)
                 full[network.kept] = P
                 weights.append(full.reshape(network.shape + P.shape[1:]))
@@ -325,6 +360,7 @@ class _Batch:
             network.keep(alive)
             network.parameters = [get(f"{i}.parameter{j}") for j in range(len(network.parameters))]
             network.state = [get(f"{i}.state{j}") for j in range(len(network.state))]
+            network.restart()
         self.alive, self.lived, self.limit, self.diverged = map(get, ("alive", "lived", "limit", "diverged"))
         self.steps, self.losses = saved[prefix + "steps"].tolist(), list(get("losses"))
         if self.alive.numel():
@@ -334,7 +370,7 @@ class _Batch:
             self.count = 0
 
     def _stacked(self):
-        parts = [chain.end_to_end(network.parameters) for network in self.networks if network.count]
+        parts = [network.W for network in self.networks if network.count]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _kept(self):
@@ -343,23 +379,21 @@ class _Batch:
 
     def _resize(self, W):
         self.count = len(W)
-        self.W, self.G, self.value = torch.empty_like(W), torch.empty_like(W), W.new_empty(self.count)
-        self.products = products(self.loss, self.count, self.rows)
+        self.G, self.value = torch.empty_like(W), W.new_empty(self.count)
+        self.gradients = self.G.split([network.count for network in self.networks])
+        self.products = products(self.loss, self.count, self.rows, self.basis)
         self.graphs = {}
 
     def _evaluate(self):
-        self.W.copy_(self._stacked())
-        self.products(self.W, self.value, self.G)
+        self.products(self._stacked(), self.value, self.G)
 
     def _judge(self):
         self.alive &= self.value <= self.limit
         self.lived += self.alive
 
     def _step(self):
-        sizes = [network.count for network in self.networks]
-        for network, W, G in zip(self.networks, self.W.split(sizes), self.G.split(sizes)):
-            if network.count:
-                network.move(W, G)
+        for network, G in zip(self.networks, self.gradients):
+            network.move(G)
         self._evaluate()
         self._judge()
 

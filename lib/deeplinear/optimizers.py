@@ -1,8 +1,9 @@
 """First-order optimisers as small in-place updates, with the settings of the frameworks they come from.
 
 ``lr`` is a number, or a tensor with one rate per configuration of a batch. ``start(parameters)`` returns the state, a
-list of tensors; ``step(parameters, gradients, state)`` changes parameters and state in place and asks nothing of the
-host, so that a step can be captured in a CUDA graph. Negative or infinite settings raise ``ValueError``.
+list of tensors with the parameters' leading axes; ``step(parameters, gradients, state)`` changes parameters and state in
+place and asks nothing of the host, so that a step can be captured in a CUDA graph. Negative or infinite settings raise
+``ValueError``.
 """
 
 import dataclasses
@@ -11,6 +12,8 @@ import torch
 
 
 class _Optimizer:
+    rotates = False  # whether training commutes with a rotation of the features
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -21,9 +24,9 @@ class _Optimizer:
     def start(self, parameters):
         return []
 
-    def _column(self, like):
-        """The rate, shaped to multiply a batch of matrices."""
-        lr = torch.as_tensor(self.lr, dtype=like.dtype, device=like.device)
+    def _column(self, parameters):
+        """The rates, shaped to multiply a batch of matrices."""
+        lr = torch.as_tensor(self.lr, dtype=parameters[0].dtype, device=parameters[0].device)
         return lr[..., None, None] if lr.ndim else lr
 
 
@@ -34,12 +37,13 @@ class GD(_Optimizer):
     ``weight_decay`` is the factor lambda of a penalty of lambda/2 times the squared norm of every layer.
     """
 
+    rotates = True
     lr: object
     weight_decay: float = 0.0
 
     def step(self, parameters, gradients, state):
+        lr = self._column(parameters)
         for W, G in zip(parameters, gradients):
-            lr = self._column(W)
             if self.weight_decay:
                 W.mul_(1 - lr * self.weight_decay)
             W.addcmul_(G, lr, value=-1)
@@ -52,6 +56,7 @@ class HeavyBall(_Optimizer):
     The same in PyTorch (SGD with momentum) and TensorFlow 1 (MomentumOptimizer).
     """
 
+    rotates = True
     lr: object
     momentum: float = 0.9
 
@@ -59,24 +64,27 @@ class HeavyBall(_Optimizer):
         return [torch.zeros_like(W) for W in parameters]
 
     def step(self, parameters, gradients, state):
+        lr = self._column(parameters)
         for W, G, V in zip(parameters, gradients, state):
             V.mul_(self.momentum).add_(G)
-            W.addcmul_(V, self._column(W), value=-1)
+            W.addcmul_(V, lr, value=-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Nesterov(_Optimizer):
     """Nesterov's momentum as PyTorch and TensorFlow write it: ``V <- m V + G``, ``W <- W - lr (G + m V)``."""
 
+    rotates = True
     lr: object
     momentum: float = 0.9
 
     start = HeavyBall.start
 
     def step(self, parameters, gradients, state):
+        lr = self._column(parameters)
         for W, G, V in zip(parameters, gradients, state):
             V.mul_(self.momentum).add_(G)
-            W.addcmul_(torch.add(G, V, alpha=self.momentum), self._column(W), value=-1)
+            W.addcmul_(torch.add(G, V, alpha=self.momentum), lr, value=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +109,10 @@ class AdaGrad(_Optimizer):
         return [torch.full_like(W, self.initial) for W in parameters]
 
     def step(self, parameters, gradients, state):
+        lr = self._column(parameters)
         for W, G, S in zip(parameters, gradients, state):
             S.addcmul_(G, G)
-            W.addcdiv_(G * self._column(W), S.sqrt().add_(self.eps), value=-1)
+            W.addcdiv_(G * lr, S.sqrt().add_(self.eps), value=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,11 +137,12 @@ class AdaDelta(_Optimizer):
         return [torch.zeros_like(W) for W in parameters for _ in range(2)]
 
     def step(self, parameters, gradients, state):
+        lr = self._column(parameters)
         for W, G, S, D in zip(parameters, gradients, state[::2], state[1::2]):
             S.mul_(self.rho).addcmul_(G, G, value=1 - self.rho)
             update = (D + self.eps).sqrt_().div_((S + self.eps).sqrt_()).mul_(G)
             D.mul_(self.rho).addcmul_(update, update, value=1 - self.rho)
-            W.addcmul_(update, self._column(W), value=-1)
+            W.addcmul_(update, lr, value=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,18 +169,19 @@ class Adam(_Optimizer):
         return cls(lr, eps_inside=True)
 
     def start(self, parameters):
-        powers = [torch.ones((), dtype=torch.float64, device=parameters[0].device) for _ in range(2)]
+        powers = [parameters[0].new_ones(parameters[0].shape[:-2] + (1, 1), dtype=torch.float64) for _ in range(2)]
         return powers + [torch.zeros_like(W) for W in parameters for _ in range(2)]
 
     def step(self, parameters, gradients, state):
         power1, power2 = state[0].mul_(self.beta1), state[1].mul_(self.beta2)
-        correct1, correct2 = 1 - power1, (1 - power2).sqrt_()
+        lr = self._column(parameters)
+        lr, correct2 = lr / (1 - power1).to(lr.dtype), (1 - power2).sqrt_().to(lr.dtype)
         for W, G, M, S in zip(parameters, gradients, state[2::2], state[3::2]):
             M.lerp_(G, 1 - self.beta1)
             S.mul_(self.beta2).addcmul_(G, G, value=1 - self.beta2)
             root = S.sqrt()
             if self.eps_inside:
-                root = root.add_(self.eps).div_(correct2.to(W.dtype))
+                root = root.add_(self.eps).div_(correct2)
             else:
-                root = root.div_(correct2.to(W.dtype)).add_(self.eps)
-            W.addcdiv_(M * (self._column(W) / correct1.to(W.dtype)), root, value=-1)
+                root = root.div_(correct2).add_(self.eps)
+            W.addcdiv_(M * lr, root, value=-1)

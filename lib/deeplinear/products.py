@@ -9,17 +9,25 @@ import torch
 from .losses import LpLoss
 
 
-def products(loss, count, rows=None):
+def products(loss, count, rows=None, basis=None):
     """The fastest exact way to ``loss`` at ``count`` matrices at once.
 
-    Second moments for p = 2 in float64 with at least as many examples as features; two products with the data for other
-    :class:`LpLoss`; ``loss.value_and_gradient`` for any other object. ``rows``: a function that draws the examples of
-    the gradient anew at every call (minibatches); the value stays that of the whole loss.
+    For p = 2 in float64 with at least as many examples as features, the spectrum of the second moments where the matrices
+    are given in its ``basis``, the moments themselves where not; two products with the data for other :class:`LpLoss`;
+    ``loss.value_and_gradient`` for any other object. ``rows``: a function that draws the examples of the gradient anew
+    at every call (minibatches); the value stays that of the whole loss.
     """
+    if basis is not None:
+        return Spectrum(loss, count, basis)
     if rows is not None or not isinstance(loss, LpLoss):
         return Plain(loss, rows)
-    moments = loss.p == 2 and loss.X.dtype == torch.float64 and len(loss.X) >= loss.shape[1]
-    return (Moments if moments else Direct)(loss, count)
+    return (Moments if has_moments(loss) else Direct)(loss, count)
+
+
+def has_moments(loss):
+    """Whether second moments stand for the data of this loss."""
+    return (isinstance(loss, LpLoss) and loss.p == 2 and loss.X.dtype == torch.float64
+            and len(loss.X) >= loss.shape[1])
 
 
 class Direct:
@@ -33,7 +41,7 @@ class Direct:
 
     def __call__(self, W, value, G):
         loss, R, S = self.loss, self.residual, self.power
-        torch.addmm(self.Y, W.reshape(R.shape[0], -1), loss.Xt, beta=-1, out=R)
+        torch.addmm(self.Y, W.view(R.shape[0], -1), loss.Xt, beta=-1, out=R)
         if loss.p == 2:
             S = R
         else:
@@ -58,19 +66,46 @@ class Moments:
     """
 
     def __init__(self, loss, count):
-        self.loss, self.H = loss, loss.Xt @ loss.X
-        self.B = (loss.Yt @ loss.X).expand(count, *loss.shape)
+        self.loss, scale = loss, 2 * loss.factor
+        self.H = scale * (loss.Xt @ loss.X)
+        self.B = (scale * (loss.Yt @ loss.X)).expand(count, *loss.shape)
         self.flat = self.B.reshape(-1, loss.shape[1])
-        self.c = (loss.Yt ** 2).sum()
+        self.c = scale / 2 * (loss.Yt ** 2).sum()
 
     def __call__(self, W, value, G):
-        torch.addmm(self.flat, W.reshape(self.flat.shape), self.H, beta=-1, out=G.view(self.flat.shape))
-        torch.linalg.vecdot((G - self.B).flatten(1), W.flatten(1), out=value)
-        value.add_(self.c).mul_(self.loss.factor)
-        G.mul_(2 * self.loss.factor)
+        torch.addmm(self.flat, W.view(self.flat.shape), self.H, beta=-1, out=G.view(self.flat.shape))
+        torch.linalg.vecdot((G - self.B).view(len(value), -1), W.view(len(value), -1), out=value)
+        torch.add(self.c, value, alpha=0.5, out=value)
 
     def exact(self, W, value):
         return self.loss.value(W)
+
+
+class Spectrum:
+    r"""p = 2 in the eigenbasis of :math:`X^\top X`, where a gradient is one multiplication for each entry.
+
+    Gradient descent, with or without momentum, commutes with a rotation of the features, of the first layer that is, so
+    it can be run in any ``basis`` (d, d), one vector a column. Optimisers that work entry by entry cannot.
+    """
+
+    def __init__(self, loss, count, basis):
+        self.rotated, scale = LpLoss(loss.X @ basis, loss.Yt.mT, 2, loss.reduction, loss.scale), 2 * loss.factor
+        self.eigenvalues = scale * (self.rotated.X ** 2).sum(0)
+        self.B = (scale * (self.rotated.Yt @ self.rotated.X)).expand(count, *loss.shape)
+        self.c = scale / 2 * (loss.Yt ** 2).sum()
+
+    def __call__(self, W, value, G):
+        torch.mul(W, self.eigenvalues, out=G).sub_(self.B)
+        torch.linalg.vecdot((G - self.B).view(len(value), -1), W.view(len(value), -1), out=value)
+        torch.add(self.c, value, alpha=0.5, out=value)
+
+    def exact(self, W, value):
+        return self.rotated.value(W)
+
+
+def eigenbasis(loss):
+    """The eigenvectors of ``X^T X``, one a column."""
+    return torch.linalg.eigh(loss.Xt @ loss.X).eigenvectors
 
 
 class Plain:
