@@ -1,9 +1,10 @@
 # make book    build the site             make test     everything CI checks
 # make lab     open JupyterLab            make refresh  run the notebooks and store their outputs
-# make results record the experiments     make clean    remove what make made
+# make results record the experiments     make bench    measure speeds against peers
+# make clean   remove what make made
 
 .DELETE_ON_ERROR:
-.PHONY: book test lab refresh results clean
+.PHONY: book test lab refresh results bench clean
 
 RECENT := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 ifndef PYTHON
@@ -31,6 +32,10 @@ refresh: .venv/.ready
 
 results: .venv/.ready
 	$(BIN)/python -m deeplinear run regression-depth --scale full --out book/results
+	$(BIN)/python -m deeplinear run layers-and-rule --scale full --out book/results
+
+bench: .venv/.ready
+	$(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf .venv _build .pytest_cache .hypothesis lib/*.egg-info

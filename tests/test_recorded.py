@@ -8,7 +8,7 @@ import torch
 
 import deeplinear as dl
 from deeplinear import recorded
-from deeplinear.__main__ import main
+from deeplinear.__main__ import main, sources
 from deeplinear.experiments import EXPERIMENTS
 
 
@@ -22,7 +22,7 @@ class Config:
 def write(folder, value=1.0, **changes):
     fields = dict(config=Config(), metrics=[{"gap": value}], summary={"best": value}, arrays={"curve": np.arange(3.0)},
                   dataset=dl.data.load("diabetes"), origin=recorded.origin([recorded.__file__]), scale="quick",
-                  device="cpu", folder=folder)
+                  device=recorded.device_name("cpu"), folder=folder)
     return recorded.write("trial", **{**fields, **changes})
 
 
@@ -92,10 +92,55 @@ def test_command_line(tmp_path, capsys):
     assert main(["list"]) == 0
     assert "regression-depth: " in capsys.readouterr().out
     assert main(["run", "regression-dept"]) == 1
-    assert "did you mean regression-depth?" in capsys.readouterr().err
+    assert "did you mean regression-depth" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert main(["run", "regression-depth", "--device", "cuda"]) == 1
         assert "device cuda was asked for; this machine offers cpu only" in capsys.readouterr().err
+
+
+def test_data_on_the_command_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(dl.data, "SETS", {name: dl.data.SETS[name] for name in ("diabetes", "ethanol")})
+    monkeypatch.setenv(dl.data.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path)
+    assert main(["data", "status"]) == 0
+    out = capsys.readouterr().out
+    assert "diabetes: there, 442 rows, SHA-256 3b271426c1bd..." in out
+    assert f"ethanol: uci-ethanol.csv.gz (UCI Gas" in out and str(tmp_path / "uci-ethanol.csv.gz") in out
+    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    assert main(["data", "fetch"]) == 1
+    assert "(OSError: no network)" in capsys.readouterr().out
+
+
+def test_a_grid_without_a_stable_rate_says_so(tmp_path):
+    module = EXPERIMENTS["regression-depth"]
+    config = dataclasses.replace(module.SCALES["quick"], rates=(50.0, 500.0), powers=(4,), steps=100)
+    jobs = module.jobs(config, "cpu")
+    metrics, summary, arrays = module.collect(config, jobs, [module.run_job(config, job, "cpu") for job in jobs])
+    for depth in config.depths:
+        assert summary["l4"][f"depth {depth}"] == {
+            "best_rate": None, "median_gap": None, "note": "at every rate of the grid a seed diverged"}
+        assert len(arrays[f"l4 depth {depth}"]) == 0
+    assert all(row["gap"] is None and row["diverged_at"] > 0 for row in metrics)
+    recorded._refuse_nan({"metrics": metrics, "summary": summary}, "record")
+
+
+def test_parts_of_a_grid_are_put_back_in_their_places(monkeypatch):
+    """The same losses whether the runs are trained as one job or as many."""
+    module = EXPERIMENTS["regression-depth"]
+    config = dataclasses.replace(module.SCALES["quick"], powers=(4,), steps=60)
+
+    def whole():
+        jobs = module.jobs(config, "cpu")
+        return len(jobs), module.collect(config, jobs, [module.run_job(config, job, "cpu") for job in jobs])
+
+    (one, (metrics, _, arrays)), _ = whole(), monkeypatch.setattr(module, "AT_ONCE", {"cpu": 5})
+    many, (others, _, parts) = whole()
+    assert (one, many) == (1, 5)
+    for row, other in zip(metrics, others, strict=True):
+        assert {**row, "gap": 0} == {**other, "gap": 0} and (
+            row["gap"] == other["gap"] if row["gap"] is None else row["gap"] == pytest.approx(other["gap"], rel=1e-9))
+    for name, array in arrays.items():
+        torch.testing.assert_close(array, parts[name], rtol=1e-9, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -103,9 +148,33 @@ def test_quick_scale_of_every_experiment(name, tmp_path):
     assert main(["run", name, "--out", str(tmp_path)]) == 0
     record = recorded.load(name, config=EXPERIMENTS[name].SCALES["quick"], folder=tmp_path)
     assert record.provenance["scale"] == "quick" and record.metrics and record.summary
+    quick, full = (dataclasses.asdict(EXPERIMENTS[name].SCALES[scale]) for scale in ("quick", "full"))
+    assert quick.keys() == full.keys() and [p.suffix for p in sorted(tmp_path.iterdir())] == [".npz", ".json"]
 
 
-@pytest.mark.parametrize("path", sorted(dl.data.book_folder("results").glob("*.json")), ids=lambda p: p.stem)
-def test_committed_records_are_full_scale_and_readable(path, record_property):
+RECORDS = sorted(dl.data.book_folder("results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_committed_records_are_full_scale_and_readable(path):
     record = recorded.load(path.stem, config=EXPERIMENTS[path.stem].SCALES["full"])
     assert record.provenance["scale"] == "full" and not record.provenance["dirty"]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_records_older_than_their_source_are_listed(path):
+    """Not an error, since a record stays true to its commit; but the list of the skipped says what to run again."""
+    made = recorded.load(path.stem, quiet=True).provenance["source_sha256"]
+    now = recorded.source_digest(sources(EXPERIMENTS[path.stem]))
+    if made != now:
+        pytest.skip(f"{path.stem} was recorded with other source ({made[:8]}, now {now[:8]}): "
+                    f"python -m deeplinear run {path.stem} --scale full --out book/results")
+
+
+def test_another_source_has_another_digest(tmp_path):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    before = recorded.source_digest([tmp_path / "a.py"])
+    (tmp_path / "a.py").write_text("x = 1\r\n", newline="")
+    assert recorded.source_digest([tmp_path / "a.py"]) == before  # line ends do not count
+    (tmp_path / "a.py").write_text("x = 2\n")
+    assert recorded.source_digest([tmp_path / "a.py"]) != before

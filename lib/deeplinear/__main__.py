@@ -43,6 +43,11 @@ def main(arguments=None):
         return 1
 
 
+def sources(module):
+    """The files whose code settles the result of an experiment."""
+    return [Path(module.__file__), *(HERE / name for name in NUMERICS)]
+
+
 def _run(options):
     if options.name not in EXPERIMENTS:
         close = difflib.get_close_matches(options.name, EXPERIMENTS, cutoff=0.4) or sorted(EXPERIMENTS)
@@ -52,7 +57,7 @@ def _run(options):
     device = _device(options)
     torch.set_num_threads(1)  # here and in every worker: more threads a process only wait for each other
     dataset = data.load(config.dataset)
-    origin = recorded.origin([Path(module.__file__), *(HERE / name for name in NUMERICS)])
+    origin = recorded.origin(sources(module))
     work = shards.Work(module.__name__, config, device, origin["source_sha256"], Path(options.out))
     jobs = module.jobs(config, device)
     results = shards.execute(work, jobs, options.dask)

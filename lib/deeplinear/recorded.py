@@ -128,6 +128,20 @@ def load(name, config=None, folder=None, quiet=False):
     return record
 
 
+def benchmark(device="cpu"):
+    """What ``make bench`` measured on this kind of device, ``"cpu"`` or ``"cuda"``, and prints its source, one line.
+
+    Returns a dict; :class:`RecordError` where there is none.
+    """
+    path = data.book_folder("").parents[0] / "benchmarks" / "results" / f"{device}.json"
+    if not path.is_file():
+        raise RecordError(f"no benchmark for {device!r} at {path}. Make it with: make bench")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    print(f"measured {found['date'][:10]}: {found['device']}, {found['threads']} thread, torch {found['versions']['torch']}, "
+          f"{found['data']}, median of {found['rounds']} rounds")
+    return found
+
+
 class Checkpoint:
     """The file of an unfinished run: written whole or not at all, read back only by the same run.
 
