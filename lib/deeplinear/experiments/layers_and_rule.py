@@ -1,6 +1,6 @@
 """Do trained layers follow the end-to-end rule on real data? The setting of Arora, Cohen and Hazan 2018, Figure 2.
 
-Networks of depth 2 and 3, hidden width 1 and 100, trained from near-zero layers at one common rate that is not tuned;
+Networks of depth 2 and 3, hidden width 1 and 100, trained from near-zero layers at one rate a loss that is not tuned;
 beside each, one matrix moved by the end-to-end rule from the product of the same layers.
 """
 
@@ -16,13 +16,13 @@ SUMMARY = "layers against the end-to-end rule, depth 2 and 3, hidden width 1 and
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """``rate``: the common learning rate. ``points``: recorded steps, logarithmically spaced, at most."""
+    """``rates``: the learning rate for each power. ``points``: recorded steps, logarithmically spaced, at most."""
 
     dataset: str = "ethanol"
     powers: tuple = (4, 2)
     depths: tuple = (2, 3)
     widths: tuple = (1, 100)
-    rate: float = 1e-3
+    rates: tuple = (1e-4, 1e-3)
     seeds: tuple = (0, 1, 2, 3, 4)
     std: float = 0.01
     steps: int = 200_000
@@ -31,7 +31,7 @@ class Config:
 
 
 SCALES = {
-    "quick": Config(dataset="diabetes", widths=(1, 3), rate=0.05, seeds=(0, 1), std=0.1, steps=400, points=21),
+    "quick": Config(dataset="diabetes", widths=(1, 3), rates=(0.05, 0.05), seeds=(0, 1), std=0.1, steps=400, points=21),
     "full": Config(),
 }
 
@@ -46,13 +46,14 @@ def run_job(config, job, device, checkpoint=None, report=None):
     """Losses (records, seeds) of layers and rule, for each width."""
     dataset = data.load(config.dataset)
     loss = losses.LpLoss(dataset.X, dataset.y, job["p"]).to(device, getattr(torch, config.dtype))
+    rate = config.rates[config.powers.index(job["p"])]
     groups, names = [], []
     for width in config.widths:
         dims = (dataset.X.shape[1],) + (width,) * (job["depth"] - 1) + (1,)
         starts = [chain.near_zero_init(dims, config.std, chain.seeded(seed)) for seed in config.seeds]
         layers = [torch.stack(layer).to(loss.X) for layer in zip(*starts)]
         for rule in ("layers", "end-to-end"):
-            groups.append(descent.Group(loss, layers, optimizers.GD(config.rate), rule))
+            groups.append(descent.Group(loss, layers, optimizers.GD(rate), rule))
             names.append(f"depth {job['depth']} width {width} {rule}")
     record = descent.logarithmic(config.steps, config.points)
     runs = descent.sweep(groups, config.steps, record, checkpoint=checkpoint,
