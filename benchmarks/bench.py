@@ -142,7 +142,7 @@ def race(entries, options):
         steps = 1
         while (spent := clock(entry, steps)) < options.seconds / 4:
             steps *= 2
-        counts[name] = max(20, round(steps * options.seconds / spent))  # so that setting up does not weigh
+        counts[name] = max(1 if options.smoke else entry.least_steps, round(steps * options.seconds / spent))
     rates = {name: [] for name in entries}
     for _ in range(options.rounds):
         for name, entry in entries.items():

@@ -1,7 +1,8 @@
 """The ways to train a batch of deep linear networks that the benchmark compares.
 
 Every entry is made from a :class:`Problem` and offers ``advance(steps)``, which trains further, ``end_to_end()``, where
-it has got to, (K, 1, d), and ``runs``, how many configurations one advance serves.
+it has got to, (K, 1, d), ``runs``, how many configurations one advance serves, and ``least_steps``, how many it takes at
+least: the engine is set up anew in every advance, as no real run is.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ class Problem:
 class AutogradChain:
     """The field's way: one nn.Linear chain, autograd, one torch.optim optimiser per run."""
 
-    runs = 1
+    runs, least_steps = 1, 1
 
     def __init__(self, problem, run=0):
         self.problem = problem
@@ -62,6 +63,8 @@ class AutogradChain:
 class BatchedAutograd:
     """All runs in one module with batched layers, collapsed first; autograd and torch.optim."""
 
+    least_steps = 1
+
     def __init__(self, problem):
         self.problem, self.runs = problem, problem.runs
         self.layers = [torch.nn.Parameter(W) for W in problem.starts]
@@ -84,6 +87,8 @@ class BatchedAutograd:
 class VmapGrad:
     """``torch.func.vmap(grad)`` of one network's loss over the batch of starts."""
 
+    least_steps = 1
+
     def __init__(self, problem):
         self.problem, self.runs = problem, problem.runs
         self.layers = tuple(problem.starts)
@@ -105,7 +110,9 @@ class VmapGrad:
 
 
 class Engine:
-    """``dl.sweep``, set-up included in every advance."""
+    """``dl.sweep``, its set-up included."""
+
+    least_steps = 100
 
     def __init__(self, problem):
         self.problem, self.runs = problem, problem.runs
@@ -126,6 +133,8 @@ class Engine:
 
 class Roofline:
     """The two matrix products a step cannot do without, alone; for p = 2 in float64, the one product of the moments."""
+
+    least_steps = 1
 
     def __init__(self, problem):
         self.runs = problem.runs

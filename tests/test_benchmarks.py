@@ -49,7 +49,7 @@ def test_the_smoke_run_prints_every_table(tmp_path, capsys):
 
 def test_ratios_are_taken_within_a_round():
     class Steady:
-        runs = 2
+        runs, least_steps = 2, 1
 
         def advance(self, steps):
             torch.linalg.eigvalsh(torch.eye(40).expand(steps, 40, 40))

@@ -1,5 +1,7 @@
 import dataclasses
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,3 +155,14 @@ def test_a_record_is_written_once_the_jobs_are_done(tmp_path, capsys):
     assert main(["run", "layers-and-rule", "--out", str(tmp_path)]) == 0
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".npz", ".json"]
     assert dl.recorded.load("layers-and-rule", folder=tmp_path, quiet=True).provenance["compute_seconds"] >= 0
+
+
+def test_progress_on_a_terminal_shows_rate_and_time_left(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    run(work(tmp_path, pause=0.02), workers=1)
+    shown = sys.stderr.getvalue()
+    assert "config-steps/s" in shown and "100%" in shown and re.search(r"\[\d\d:\d\d<\d\d:\d\d", shown)

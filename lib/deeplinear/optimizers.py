@@ -7,6 +7,7 @@ place and asks nothing of the host, so that a step can be captured in a CUDA gra
 """
 
 import dataclasses
+import difflib
 
 import torch
 
@@ -185,3 +186,19 @@ class Adam(_Optimizer):
             else:
                 root = root.div_(correct2).add_(self.eps)
             W.addcdiv_(M * lr, root, value=-1)
+
+
+PRESETS = {
+    "gd": GD, "heavy-ball": HeavyBall, "nesterov": Nesterov,
+    "adagrad-pytorch": AdaGrad.pytorch, "adagrad-tensorflow1": AdaGrad.tensorflow1,
+    "adadelta-pytorch": AdaDelta.pytorch, "adadelta-tensorflow1": AdaDelta.tensorflow1,
+    "adam-pytorch": Adam.pytorch, "adam-tensorflow1": Adam.tensorflow1,
+}
+
+
+def preset(name, lr):
+    """The optimiser of this name in ``PRESETS`` with the rate ``lr``; ``ValueError`` with the close ones if unknown."""
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, cutoff=0.4) or sorted(PRESETS)
+        raise ValueError(f"optimiser {name!r} is unknown; did you mean {', '.join(close)}?")
+    return PRESETS[name](lr)

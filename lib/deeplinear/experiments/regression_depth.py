@@ -27,7 +27,7 @@ class Config:
     seeds: tuple = (0, 1, 2, 3, 4)
     std: float = 0.01
     steps: int = 1_000_000
-    points: int = 241
+    points: int = 242
     dtype: str = "float64"
 
 
