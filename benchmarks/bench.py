@@ -194,7 +194,7 @@ def time_to_gap(X, y, options):
         trace = method(loss)
         rows.append({"method": name, "steps": len(trace) - 1, **_reached(trace, levels)})
     steps = 200 if options.smoke else 100_000
-    for depth, rate in ((1, 5e-4), (2, 1e-3)):
+    for depth, rate in ((1, 5e-4), (2, 1e-4)):
         layers = dl.near_zero_init((loss.shape[1],) + (1,) * depth, 0.01, dl.seeded(0))
         start = time.process_time()
         run = dl.train(loss, layers, dl.GD(rate), steps, dl.descent.logarithmic(steps, 400))

@@ -93,6 +93,7 @@ def test_a_diverged_run_stops_and_says_when():
     assert pair.diverged_at.tolist() == [run.diverged_at, -1] and torch.isfinite(pair.loss[:, 1]).all()
     assert torch.isnan(pair.loss[run.diverged_at:, 0]).all()
     torch.testing.assert_close(pair.loss[:, 1], dl.train(loss, weights, dl.GD(1e-3), 50).loss)
+    assert pair.weights[0][0].isnan().all() and torch.isfinite(pair.weights[0][1]).all()
 
 
 def test_end_to_end_rule_takes_the_step_of_the_formula():
@@ -258,6 +259,7 @@ def test_a_gpu_finds_the_same():
     (lambda: dl.sweep([], 10), "groups is empty"),
     (lambda: dl.sweep(mixed()[:1], 10, [0, 5, 5]), "record_every is .*; expected a count, or increasing steps from 0 to 10"),
     (lambda: dl.sweep(mixed()[:1], 10, [0, 11]), "record_every is"),
+    (lambda: dl.sweep(mixed()[:1], 10, 2.5), "record_every is 2.5; expected a count, or increasing steps"),
     (lambda: dl.sweep(mixed()[:1], 10, keep_weights=True, checkpoint=1), "keep_weights is True; expected False"),
     (lambda: dl.descent.logarithmic(0, 5), "steps is 0; expected an integer >= 1"),
     (lambda: dl.AdaDelta(0.1, rho=float("inf")), "rho is inf; expected finite numbers >= 0"),

@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 import numbers
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Trajectory:
     """A training run, or a batch of them.
 
     ``steps``: the recorded steps, shape (T,). ``loss``: the loss there, shape (T, ...), NaN from a divergence on.
-    ``weights``: the final layers (one matrix under the end-to-end rule). ``diverged_at``: the step at which a run was
+    ``weights``: the final layers (one matrix under the end-to-end rule), NaN for a diverged run. ``diverged_at``: the step at which a run was
     stopped because its loss was not finite or had grown a million times, -1 where it was not, shape (...).
     ``history``: with ``keep_weights``, a list with one array ``(T, ..., n_{j+1}, n_j)`` a layer.
     """
@@ -318,7 +319,7 @@ class _Batch:
             self._evaluate()
 
     def results(self):
-        """Each group with its trajectory; configurations that were dropped end in NaN weights."""
+        """Each group with its trajectory."""
         self._note_diverged()
         losses = torch.stack(self.losses)
         parts = zip(self.groups, self.networks, losses.split([n.total for n in self.networks], 1),
@@ -331,6 +332,7 @@ class _Batch:
             for P in network.weights():
                 full = P.new_full((network.total, *P.shape[1:]), torch.nan)
                 full[network.kept] = P
+                full[diverged >= 0] = torch.nan
                 weights.append(full.reshape(network.shape + P.shape[1:]))
             history = None
             if self.keep_weights:
@@ -427,7 +429,7 @@ def _recorded_steps(steps, record_every):
     if isinstance(record_every, numbers.Integral):
         _check_count("record_every", record_every, 1)
         return sorted({*range(0, steps + 1, record_every), steps})
-    record = [int(step) for step in record_every]
+    record = [int(step) for step in record_every] if isinstance(record_every, Iterable) else []
     if not record or record != sorted(set(record)) or record[0] < 0 or record[-1] > steps:
         raise ValueError(f"record_every is {record_every!r}; expected a count, or increasing steps from 0 to {steps}")
     return record

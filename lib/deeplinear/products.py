@@ -91,12 +91,12 @@ class Spectrum:
     def __init__(self, loss, count, basis):
         self.rotated, scale = LpLoss(loss.X @ basis, loss.Yt.mT, 2, loss.reduction, loss.scale), 2 * loss.factor
         self.eigenvalues = scale * (self.rotated.X ** 2).sum(0)
-        self.B = (scale * (self.rotated.Yt @ self.rotated.X)).expand(count, *loss.shape)
+        self.at_zero = (-scale * (self.rotated.Yt @ self.rotated.X)).expand(count, *loss.shape)
         self.c = scale / 2 * (loss.Yt ** 2).sum()
 
     def __call__(self, W, value, G):
-        torch.mul(W, self.eigenvalues, out=G).sub_(self.B)
-        torch.linalg.vecdot((G - self.B).view(len(value), -1), W.view(len(value), -1), out=value)
+        torch.addcmul(self.at_zero, W, self.eigenvalues, out=G)
+        torch.linalg.vecdot((G + self.at_zero).view(len(value), -1), W.view(len(value), -1), out=value)
         torch.add(self.c, value, alpha=0.5, out=value)
 
     def exact(self, W, value):
