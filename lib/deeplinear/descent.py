@@ -25,9 +25,9 @@ class Trajectory:
     """A training run, or a batch of them.
 
     ``steps``: the recorded steps, shape (T,). ``loss``: the loss there, shape (T, ...), NaN from a divergence on.
-    ``weights``: the final layers (one matrix under the end-to-end rule), NaN for a diverged run. ``diverged_at``: the step at which a run was
-    stopped because its loss was not finite or had grown a million times, -1 where it was not, shape (...).
-    ``history``: with ``keep_weights``, a list with one array ``(T, ..., n_{j+1}, n_j)`` a layer.
+    ``weights``: the final layers (one matrix under the end-to-end rule), NaN for a diverged run. ``diverged_at``: the
+    step at which a run was stopped because its loss was not finite or had grown a million times, -1 where it was not,
+    shape (...). ``history``: with ``keep_weights``, a list with one array ``(T, ..., n_{j+1}, n_j)`` a layer.
     """
 
     steps: torch.Tensor
