@@ -79,20 +79,25 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, alone):
     assert after[1][0] != "at-0"  # the interrupted job went on from where it was
 
 
-def test_ctrl_c_reaches_the_processes(tmp_path, alone):
-    """As at a terminal: the signal to the command, which tells its workers; checkpoints; the same command resumes."""
-    mine = work(tmp_path, pause=0.2)
-    code = (f"import sys; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n"
-            f"import test_shards as t, pathlib\n"
-            f"if __name__ == '__main__':\n    t.run(t.work(pathlib.Path({str(tmp_path)!r}), pause=0.2), workers=2)\n")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+def test_workers_stop_with_their_command(tmp_path, alone, how):
+    """Ctrl-C at a terminal, or a kill of the command alone: its workers leave checkpoints; the same command resumes."""
+    mine = work(tmp_path, pause=0.1)
     script = tmp_path / "command.py"
-    script.write_text(code)
-    command = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE)
+    script.write_text(f"import sys, pathlib; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n"
+                      "import test_shards as t\n"
+                      f"if __name__ == '__main__':\n    t.run(t.work(pathlib.Path({str(tmp_path)!r}), pause=0.1), workers=2)\n")
+    with open(tmp_path / "errors", "wb") as errors:
+        command = subprocess.Popen([sys.executable, script], stderr=errors)
     wait_for(lambda: len({line[2] for line in lines(mine) if line[0] == "at-50"}) == 2)
-    command.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in command.communicate(timeout=30)[1]
-    assert len(list(mine.folder.glob("*.part.npz"))) >= 2
-    assert same(run(work(tmp_path, pause=0.2), workers=2), alone)
+    command.send_signal(how)
+    command.wait(timeout=30)
+    assert ("KeyboardInterrupt" in (tmp_path / "errors").read_text()) == (how == signal.SIGINT)
+    wait_for(lambda: len(list(mine.folder.glob("*.part.npz"))) >= 2)
+    before = len(lines(mine))
+    time.sleep(0.6)
+    assert len(lines(mine)) <= before + 4  # nobody goes on without the command, but for the job that was queued
+    assert same(run(work(tmp_path, pause=0.1), workers=2), alone)
 
 
 def test_a_killed_worker_is_named_and_what_was_finished_is_kept(tmp_path, alone):

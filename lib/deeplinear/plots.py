@@ -87,7 +87,7 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_minor_formatter(NullFormatter())
         low, high = ax.get_ylim()
-        if ax.get_yscale() == "log" and high < 40 * low:  # few powers of ten: label 2 and 5 as well
+        if ax.get_yscale() == "log" and high < 60 * low:  # few powers of ten: label 2 and 5 as well
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         if markers:

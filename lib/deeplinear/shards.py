@@ -153,6 +153,8 @@ def _start_worker(stop, shares):
 def _in_worker(work, index):
     def report(share):
         _start_worker.shares[index] = share
+        if not multiprocessing.parent_process().is_alive():  # killed: nobody waits for the result
+            _start_worker.stop.set()
 
     _run_and_keep(work, index, _start_worker.stop, report)
     report(1.0)
