@@ -282,7 +282,7 @@ def show(report):
         dl.table([name, "microseconds a config-step", "of the roofline"],
                  [[row["value"], f"{row['microseconds']:.3g}", f"{row['of_roofline']['median']:.2f}"] for row in rows])
         print()
-    dl.table(["seconds to a gap, p = 4", "4 %", "1 %", "steps run"],
+    dl.table(["seconds to a gap, p = 4", "4 %", "1 %", "steps or evaluations"],
              [[row["method"], *("not reached" if row[k] is None else f"{row[k]:.3g}" for k in ("to 4%", "to 1%")),
                row["steps"]] for row in report["time_to_gap"]])
     print()

@@ -51,10 +51,17 @@ def test_ratios_are_taken_within_a_round():
     class Steady:
         runs, least_steps = 2, 1
 
+        def __init__(self, name):
+            self.name = name
+
         def advance(self, steps):
+            turns.append(self.name)
             torch.linalg.eigvalsh(torch.eye(40).expand(steps, 40, 40))
 
-    rates = bench.race({"a": Steady(), "b": Steady()}, argparse.Namespace(rounds=3, seconds=0.02))
+    turns = []
+    options = argparse.Namespace(rounds=3, seconds=0.02, smoke=False)
+    rates = bench.race({"a": Steady("a"), "b": Steady("b")}, options)
+    assert turns[-6:] == ["a", "b"] * 3
     assert set(rates) == {"a", "b"} and all(len(each) == 3 and min(each) > 0 for each in rates.values())
 
 

@@ -58,16 +58,11 @@ def test_a_wrong_digest_is_named_and_the_file_not_used(nowhere):
         data.load("ethanol")
 
 
-def test_found_in_the_cache(ethanol, nowhere, monkeypatch):
-    import os
-
-    monkeypatch.undo()
-    source = os.path.join(os.environ[data.FOLDER_VARIABLE], "uci-ethanol.csv.gz")
-    cache = nowhere / "cache" / "deeplinear"
-    cache.mkdir(parents=True)
-    shutil.copy(source, cache)
-    monkeypatch.delenv(data.FOLDER_VARIABLE)
-    monkeypatch.setattr(pooch, "os_cache", lambda project: cache)
+def test_found_in_the_cache(ethanol, monkeypatch, tmp_path):
+    _, source = data._find(data.SETS["ethanol"].parts[0], "", download=False)
+    shutil.copy(source, tmp_path)
+    monkeypatch.delenv(data.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path)
     assert torch.equal(data.load("ethanol", download=False).X, ethanol.X)
 
 

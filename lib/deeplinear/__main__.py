@@ -24,8 +24,9 @@ def main(arguments=None):
     run.add_argument("--scale", choices=("quick", "full"), default="quick")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     run.add_argument("--out", default="recorded", help="folder of the record (default: recorded)")
-    run.add_argument("--dask", metavar="ADDRESS", help="run the jobs on this Dask scheduler's workers; --device is "
-                     "theirs, auto means cpu, and cuda asks for workers with the resource GPU")
+    run.add_argument("--dask", metavar="ADDRESS", help="run the jobs on this Dask scheduler's workers, which "
+                     "must have the same version installed; --device is theirs, auto means cpu, and cuda asks for workers "
+                     "with the resource GPU; Ctrl-C keeps finished jobs only")
     about_data = commands.add_parser("data", help="look for the data sets, or fetch them")
     about_data.add_argument("action", choices=("status", "fetch"))
     options = parser.parse_args(arguments)
@@ -58,7 +59,8 @@ def _run(options):
     torch.set_num_threads(1)  # here and in every worker: more threads a process only wait for each other
     dataset = data.load(config.dataset)
     origin = recorded.origin(sources(module))
-    work = shards.Work(module.__name__, config, device, origin["source_sha256"], Path(options.out))
+    inputs = f"{origin['source_sha256']} {dataset.sha256} torch {torch.__version__}"
+    work = shards.Work(module.__name__, config, device, inputs, Path(options.out))
     jobs = module.jobs(config, device)
     results = shards.execute(work, jobs, options.dask)
     metrics, summary, arrays = module.collect(config, jobs, results)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from . import chain, preconditioner
-from .products import eigenbasis, has_moments, products
+from .products import Plain, eigenbasis, has_moments, products
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Trajectory:
     def steps_to(self, level):
         """The first recorded step at which the loss is at most ``level``, shape (...); infinity where it never is."""
         reached = self.loss <= level
-        first = self.steps.double()[reached.to(torch.uint8).argmax(0)]
+        first = self.steps.to(self.loss.device).double()[reached.to(torch.uint8).argmax(0)]
         return torch.where(reached.any(0), first, torch.inf)
 
     @property
@@ -123,16 +123,18 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
     ``groups``: a list of :class:`Group`. ``record_every``: as in :func:`train`, or the increasing steps to record
     themselves (:func:`logarithmic`). A configuration whose loss is not finite or a million times its first value has
     diverged: the step is kept, its loss is NaN from there on, and it soon leaves the batch. ``checkpoint``: a
-    :class:`deeplinear.recorded.Checkpoint`; a run that finds one goes on from it, bit for bit as if never stopped.
-    ``report(steps_done)`` is called now and then; what it raises ends the run, after a checkpoint.
-    Returns one :class:`Trajectory` a group. On a GPU, steps are replayed as CUDA graphs.
+    :class:`deeplinear.recorded.Checkpoint`; a run that finds one goes on from it, bit for bit as if never stopped. Its
+    file stays until :meth:`~deeplinear.recorded.Checkpoint.remove` is called, when the result is safe.
+    ``report(steps_done)`` is called now and then; what it raises ends the run, after a checkpoint. ``rows``: a function
+    that draws the examples of each gradient (minibatches); it cannot be resumed. Returns one :class:`Trajectory` a group. On a GPU, steps are replayed as CUDA graphs.
     """
     _check_count("steps", steps, 0)
     if not groups:
         raise ValueError("groups is empty; expected at least one Group")
     record = _recorded_steps(steps, record_every)
-    if keep_weights and checkpoint is not None:
-        raise ValueError("keep_weights is True; expected False with a checkpoint")
+    for name, value in (("keep_weights", keep_weights), ("rows", rows)):
+        if value and checkpoint is not None:
+            raise ValueError(f"{name} is {value!r}; expected nothing of the kind with a checkpoint")
     batches = {}
     for group in groups:
         rotate = rows is None and has_moments(group.loss) and getattr(group.optimizer, "rotates", False)
@@ -159,7 +161,10 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
         if t % CHECK_EVERY == 0:
             for batch in batches:
                 batch.drop_diverged()
-            if not any(batch.count for batch in batches):
+            if not any(batch.count for batch in batches):  # one more record, to tell that all have gone
+                for step in record[bisect.bisect_right(record, t):][:1]:
+                    for batch in batches:
+                        batch.record(step)
                 break
             snapshot = functools.partial(_snapshot, batches, t)
             try:
@@ -171,8 +176,6 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
                 raise
             if checkpoint is not None:
                 checkpoint.save_now_and_then(snapshot)
-    if checkpoint is not None:
-        checkpoint.remove()
     found = {id(group): trajectory for batch in batches for group, trajectory in batch.results()}
     return [found[id(group)] for group in groups]
 
@@ -180,7 +183,7 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
 def logarithmic(steps, points):
     """At most ``points`` steps from 0 to ``steps``, close to evenly spaced on a logarithmic axis, both ends among them."""
     _check_count("steps", steps, 1)
-    _check_count("points", points, 2)
+    _check_count("points", points, 3)
     spaced = torch.logspace(0, math.log10(steps), points - 1, dtype=torch.float64).round().long().tolist()
     return sorted({0, steps, *spaced})
 
@@ -206,10 +209,11 @@ class _Network:
                 self.optimizer = dataclasses.replace(self.optimizer, weight_decay=self.depth * self.optimizer.weight_decay)
         rates = torch.as_tensor(self.optimizer.lr, dtype=W.dtype, device=W.device)
         self.shape = torch.broadcast_shapes(W.shape[:-2], rates.shape)
-        self.parameters = [P.expand(self.shape + P.shape[-2:]).reshape(-1, *P.shape[-2:]).clone() for P in parameters]
         self.basis = basis
         if basis is not None:
-            self.parameters[0] = self.parameters[0] @ basis
+            parameters[0] = parameters[0] @ basis
+        self.parameters = [P.expand(self.shape + P.shape[-2:]).reshape(-1, *P.shape[-2:]).clone(
+            memory_format=torch.contiguous_format) for P in parameters]
         self.optimizer = dataclasses.replace(self.optimizer, lr=rates.expand(self.shape).reshape(-1).clone())
         self.state = self.optimizer.start(self.parameters)
         self.total = len(self.parameters[0])
@@ -278,12 +282,13 @@ class _Batch:
 
     def begin(self):
         self._evaluate()
-        self.limit = torch.where(self.value > 0, EXPLODED * self.value, torch.inf)
+        largest = torch.finfo(self.value.dtype).max  # so that an infinite loss is never within the limit
+        self.limit = torch.where(self.value > 0, EXPLODED * self.value, torch.inf).clamp(max=largest)
         self._judge()
 
     def advance(self, steps):
         """That many times: move, then evaluate where the move has led."""
-        if self.value.device.type != "cuda" or self.rows is not None:
+        if not self._capturable():
             for _ in range(steps if self.count else 0):
                 self._step()
             return
@@ -291,6 +296,11 @@ class _Batch:
             size = 1 << min(steps.bit_length() - 1, 5)
             self._replay(size)
             steps -= size
+
+    def _capturable(self):
+        """Whether a step runs on a GPU without asking the host: not for foreign losses, nor where an SVD is needed."""
+        decomposes = any(network.rule != "layers" and min(network.W.shape[-2:]) > 1 for network in self.networks)
+        return self.value.device.type == "cuda" and not isinstance(self.products, Plain) and not decomposes
 
     def record(self, step):
         self.steps.append(step)
@@ -321,7 +331,7 @@ class _Batch:
     def results(self):
         """Each group with its trajectory."""
         self._note_diverged()
-        losses = torch.stack(self.losses)
+        losses = self._losses()
         parts = zip(self.groups, self.networks, losses.split([n.total for n in self.networks], 1),
                     self.diverged.split([n.total for n in self.networks]), strict=True)
         for index, (group, network, loss, diverged) in enumerate(parts):
@@ -338,14 +348,14 @@ class _Batch:
             if self.keep_weights:
                 history = [torch.stack(layer).reshape(-1, *network.shape, *layer[0].shape[1:])
                            for layer in zip(*(row[index] for row in self.history[:end]))]
-            yield group, Trajectory(torch.tensor(self.steps[:end]), loss[:end].reshape(-1, *network.shape), weights,
+            yield group, Trajectory(torch.tensor(self.steps[:end], dtype=torch.long), loss[:end].reshape(-1, *network.shape), weights,
                                     diverged.reshape(network.shape), history)
 
     def snapshot(self, prefix):
         """Everything that :meth:`restore` needs, as named arrays."""
         self._note_diverged()
         named = {"alive": self.alive, "lived": self.lived, "limit": self.limit, "diverged": self.diverged,
-                 "steps": torch.tensor(self.steps), "losses": torch.stack(self.losses)}
+                 "steps": torch.tensor(self.steps, dtype=torch.long), "losses": self._losses()}
         for i, network in enumerate(self.networks):
             named[f"{i}.kept"] = network.kept
             named |= {f"{i}.parameter{j}": P for j, P in enumerate(network.parameters)}
@@ -354,7 +364,7 @@ class _Batch:
 
     def restore(self, saved, prefix):
         def get(name):
-            return torch.from_numpy(saved[prefix + name]).to(self.value.device)
+            return torch.from_numpy(saved[prefix + name]).to(self.value.device, copy=True)  # aligned as torch does it
 
         for i, network in enumerate(self.networks):
             alive = torch.zeros(network.total, dtype=torch.bool, device=self.value.device)
@@ -370,6 +380,10 @@ class _Batch:
             self._evaluate()
         else:
             self.count = 0
+
+    def _losses(self):
+        """What was recorded, (records, configurations)."""
+        return torch.stack(self.losses) if self.losses else self.value.new_empty(0, self.total)
 
     def _stacked(self):
         parts = [network.W for network in self.networks if network.count]
@@ -406,12 +420,13 @@ class _Batch:
                 self._step()
             self.graphs[0] = None
             return
-        if steps not in self.graphs:
-            self.graphs[steps] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[steps]):
-                for _ in range(steps):
-                    self._step()
-        self.graphs[steps].replay()
+        with torch.cuda.device(self.value.device):
+            if steps not in self.graphs:
+                self.graphs[steps] = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graphs[steps], stream=torch.cuda.Stream(self.value.device)):
+                    for _ in range(steps):
+                        self._step()
+            self.graphs[steps].replay()
 
     def _note_diverged(self):
         kept = self._kept()

@@ -2,8 +2,8 @@
 
 ``lr`` is a number, or a tensor with one rate per configuration of a batch. ``start(parameters)`` returns the state, a
 list of tensors with the parameters' leading axes; ``step(parameters, gradients, state)`` changes parameters and state in
-place and asks nothing of the host, so that a step can be captured in a CUDA graph. Negative or infinite settings raise
-``ValueError``.
+place and asks nothing of the host, so that a step can be captured in a CUDA graph. Negative or infinite settings, and
+means that never forget, raise ``ValueError``.
 """
 
 import dataclasses
@@ -21,6 +21,8 @@ class _Optimizer:
             numbers = torch.as_tensor(value, dtype=torch.float64)
             if not (torch.isfinite(numbers).all() and (numbers >= 0).all()):
                 raise ValueError(f"{field.name} is {value!r}; expected finite numbers >= 0")
+            if field.name in ("beta1", "beta2", "rho") and (numbers >= 1).any():
+                raise ValueError(f"{field.name} is {value!r}; expected a number below 1")
 
     def start(self, parameters):
         return []

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def read_arrays(path):
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Remove it to start again") from error
 
 
@@ -204,22 +205,30 @@ def source_digest(files):
 def device_name(device):
     """The device in words, with the driver on a GPU."""
     if torch.device(device).type == "cuda":
-        driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-                                capture_output=True, text=True).stdout.split("\n")[0]
-        return f"{torch.cuda.get_device_name(device)}, driver {driver}"
+        driver = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        return f"{torch.cuda.get_device_name(device)}, driver {(driver or 'unknown').splitlines()[0]}"
     names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return f"CPU {names[0] if names else platform.machine()}"
 
 
 def _commit():
-    def git(*arguments):
-        return subprocess.run(["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True)
-
-    head = git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/book")
-    if head.returncode:
+    """The commit of this very file, if it is under version control, and whether sources differ from it."""
+    here = Path(__file__)
+    git = ("git", "-C", str(here.parent))
+    head = _run(*git, "ls-files", "--error-unmatch", here.name) and _run(*git, "rev-parse", "HEAD")
+    if not head:
         return {"commit": "unknown", "dirty": True}
-    return {"commit": head.stdout.strip(), "dirty": bool(status.stdout.strip())}
+    status = _run(*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/book")
+    return {"commit": head.strip(), "dirty": status is None or bool(status.strip())}
+
+
+def _run(*command):
+    """What a command prints, or None where it fails or does not exist."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _arrays_path(folder, name, sha256):

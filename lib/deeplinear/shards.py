@@ -2,7 +2,8 @@
 
 What a job computes depends on its description alone, so the result is the same wherever and in whatever order the jobs
 ran. A folder ``.<name>-<digest>`` beside the record holds finished jobs and checkpoints of unfinished ones until the
-record is written; the digest covers the configuration, the sources and the device, so nothing stale is ever taken up.
+record is written; the digest covers the configuration, the device, and ``inputs``, a text that names sources, data and
+versions, so nothing stale is ever taken up.
 """
 
 import concurrent.futures
@@ -39,7 +40,7 @@ class Work:
     module: str
     config: object
     device: str
-    source_sha256: str
+    inputs: str
     out: Path
 
     @property
@@ -48,7 +49,7 @@ class Work:
 
     @property
     def digest(self):
-        text = json.dumps([self.module, dataclasses.asdict(self.config), self.device, self.source_sha256])
+        text = json.dumps([self.module, dataclasses.asdict(self.config), self.device, self.inputs])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -67,7 +68,8 @@ def execute(work, jobs, dask=None, workers=None):
 
     ``jobs``: what the experiment's ``jobs(config, device)`` gives, dicts with their ``"size"`` in config-steps. ``dask``:
     the address of a Dask scheduler; otherwise ``workers`` local processes, one thread each, by default as many as there
-    are cores and jobs, and only one for a GPU. Ctrl-C saves checkpoints and raises ``KeyboardInterrupt``.
+    are cores and jobs, and only one for a GPU. Ctrl-C saves checkpoints and raises ``KeyboardInterrupt``; on Dask, where
+    workers share no folder, only finished jobs are kept. Raises :class:`WorkerDied` where a process is lost for good.
     """
     waiting = [i for i in range(len(jobs)) if not work.finished(i).is_file()]
     if workers is None:
@@ -93,12 +95,13 @@ def forget(work):
 
 
 def run_job(work, index, checkpoint=None, report=None):
-    """One job's arrays, with the device in words and the seconds it took under ``_device`` and ``_seconds``."""
+    """One job's arrays, with ``_device``, in words, and ``_seconds``, how long it took since its last start."""
     torch.set_num_threads(1)
+    device = recorded.device_name(work.device)
     module, started = importlib.import_module(work.module), time.monotonic()
     job = module.jobs(work.config, work.device)[index]
     arrays = module.run_job(work.config, job, work.device, checkpoint, report)
-    return {**arrays, "_device": recorded.device_name(work.device), "_seconds": time.monotonic() - started}
+    return {**arrays, "_device": device, "_seconds": time.monotonic() - started}
 
 
 def _run_and_keep(work, index, stop, report):
@@ -107,7 +110,9 @@ def _run_and_keep(work, index, stop, report):
         if stop.is_set():
             raise KeyboardInterrupt
 
-    recorded.write_arrays(work.finished(index), run_job(work, index, work.checkpoint(index), look))
+    checkpoint = work.checkpoint(index)
+    recorded.write_arrays(work.finished(index), run_job(work, index, checkpoint, look))
+    checkpoint.remove()
 
 
 def _here(work, waiting, done, show):
@@ -126,9 +131,10 @@ def _in_processes(work, waiting, workers, done, show):
     context = multiprocessing.get_context("spawn")
     stop, shares = context.Event(), context.Array("d", done)
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (stop, shares))
+    with _ignored():  # so that a Ctrl-C while they start does not reach them
+        running = [pool.submit(_in_worker, work, index) for index in waiting]
     with _interrupts(stop):
         try:
-            running = [pool.submit(_in_worker, work, index) for index in waiting]
             while running and not stop.is_set():
                 finished, running = concurrent.futures.wait(running, 0.3, concurrent.futures.FIRST_COMPLETED)
                 show(shares)
@@ -137,6 +143,8 @@ def _in_processes(work, waiting, workers, done, show):
             if stop.is_set():
                 raise KeyboardInterrupt
         except concurrent.futures.process.BrokenProcessPool as error:
+            if stop.is_set():
+                raise KeyboardInterrupt from error
             raise WorkerDied(f"a worker process died; finished jobs are kept in {work.folder}. "
                              "The same command goes on from there") from error
         finally:
@@ -161,17 +169,36 @@ def _in_worker(work, index):
 
 
 def _on_dask(work, waiting, address, done, show):
-    from distributed import Client, as_completed
+    try:
+        from distributed import Client, KilledWorker, as_completed
+    except ModuleNotFoundError as error:
+        raise ValueError("dask was asked for and is not installed; pip install 'deeplinear[cluster]'") from error
 
     with Client(address) as client:
         resources = {"GPU": 1} if work.device == "cuda" else None
         futures = {client.submit(run_job, work, index, key=f"{work.name}-{work.digest[:12]}-{index}",
                                  resources=resources): index for index in waiting}
-        for future, arrays in as_completed(futures, with_results=True):  # a lost worker's jobs are run by another
-            recorded.write_arrays(work.finished(futures[future]), arrays)
-            done[futures[future]] = 1.0
-            show(done)
-            future.release()
+        try:
+            for future, arrays in as_completed(futures, with_results=True):  # a lost worker's jobs are run by another
+                recorded.write_arrays(work.finished(futures[future]), arrays)
+                done[futures[future]] = 1.0
+                show(done)
+                future.release()
+        except KilledWorker as error:
+            raise WorkerDied(f"{error}; finished jobs are kept in {work.folder}") from error
+
+
+@contextlib.contextmanager
+def _ignored():
+    """Ctrl-C is ignored here and, for good, by the processes that are started here."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,8 @@ def collect(config, jobs, results):
     """Metrics of every pair of runs; arrays ``steps`` and, as ``l4 depth 2 width 1 layers``, the gaps (records, seeds).
 
     ``worst``: the largest |layers - rule| / rule of the gaps over the recorded steps. ``worst_late``: the same from a
-    tenth of the steps on. Null where a run of the pair diverged. ``summary``: their medians over the seeds.
+    tenth of the steps on. Null where a run of the pair diverged or the rule has met the minimum. ``summary``: their
+    medians over the seeds.
     """
     dataset = data.load(config.dataset)
     arrays = {"steps": torch.tensor(descent.logarithmic(config.steps, config.points))}
@@ -87,12 +88,11 @@ def collect(config, jobs, results):
                             for kind in ("layers", "end-to-end"))
             arrays |= {f"l{p} {pair} layers": layers, f"l{p} {pair} end-to-end": rule}
             apart = (layers - rule).abs() / rule
-            whole, end = apart.amax(0), apart[late].amax(0)
+            found = {"gap_layers": layers[-1], "gap_rule": rule[-1], "worst": apart.amax(0), "worst_late": apart[late].amax(0)}
+            stands = [(rule[:, s] > 0).all() and all(result[f"{pair} {kind} diverged"][s] < 0
+                                                     for kind in ("layers", "end-to-end")) for s in range(rule.shape[1])]
             mine = [{"p": p, "run": pair, "seed": seed,
-                     "gap_layers": layers[-1, s].item() if whole[s] == whole[s] else None,
-                     "gap_rule": rule[-1, s].item() if whole[s] == whole[s] else None,
-                     "worst": whole[s].item() if whole[s] == whole[s] else None,
-                     "worst_late": end[s].item() if whole[s] == whole[s] else None}
+                     **{key: values[s].item() if stands[s] else None for key, values in found.items()}}
                     for s, seed in enumerate(config.seeds)]
             metrics += mine
             stable = [row for row in mine if row["worst"] is not None]

@@ -74,7 +74,7 @@ def collect(config, jobs, results):
 
     Only rates at which no seed diverged are considered. Arrays: ``steps``; ``l4 depth 2``, the gaps of all seeds at the
     best rate (records, seeds), no records if there is no such rate; ``l4 depth 2 grid``, the median gap at every rate
-    (records, rates), NaN where a seed has diverged.
+    (records, rates), NaN once a seed has diverged.
     """
     dataset = data.load(config.dataset)
     shape = len(config.rates), len(config.seeds)
