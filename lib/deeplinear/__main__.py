@@ -1,7 +1,6 @@
 """The command line: ``python -m deeplinear list``, ``run NAME`` and ``data fetch|status``."""
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
 
@@ -50,10 +49,7 @@ def sources(module):
 
 
 def _run(options):
-    if options.name not in EXPERIMENTS:
-        close = difflib.get_close_matches(options.name, EXPERIMENTS, cutoff=0.4) or sorted(EXPERIMENTS)
-        raise ValueError(f"experiment {options.name!r} is unknown; did you mean {', '.join(close)}?")
-    module = EXPERIMENTS[options.name]
+    module = data.named("experiment", options.name, EXPERIMENTS)
     config = module.SCALES[options.scale]
     device = _device(options)
     torch.set_num_threads(1)  # here and in every worker: more threads a process only wait for each other

@@ -67,10 +67,7 @@ def load(name, download=True):
     match. Raises ``ValueError`` for an unknown name and :class:`DataUnavailable`, naming every place, where a file
     cannot be had or is not what it should be.
     """
-    if name not in SETS:
-        close = difflib.get_close_matches(name, SETS, cutoff=0.4) or sorted(SETS)
-        raise ValueError(f"data set {name!r} is unknown; did you mean {', '.join(close)}?")
-    chosen = SETS[name]
+    chosen = named("data set", name, SETS)
     contents, digests = [], []
     for alternatives in chosen.parts:
         file, path = _find(alternatives, chosen.source, download)
@@ -84,6 +81,14 @@ def load(name, download=True):
     if y.is_floating_point():
         return Dataset(name, _standardise(X), _standardise(y), y.mean().item(), y.std(correction=0).item(), *about)
     return Dataset(name, (X.float() - 127.5) / 255, y, 0.0, 1.0, *about)
+
+
+def named(kind, name, choices):
+    """The entry of this name in the dict ``choices``; ``ValueError`` with the close names for an unknown one."""
+    if name not in choices:
+        close = difflib.get_close_matches(name, choices, cutoff=0.4) or sorted(choices)
+        raise ValueError(f"{kind} {name!r} is unknown; did you mean {', '.join(close)}?")
+    return choices[name]
 
 
 def book_folder(name):

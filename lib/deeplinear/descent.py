@@ -42,6 +42,12 @@ class Trajectory:
         first = self.steps.to(self.loss.device).double()[reached.to(torch.uint8).argmax(0)]
         return torch.where(reached.any(0), first, torch.inf)
 
+    def padded_loss(self, records):
+        """The loss with NaN for the records after the last run had gone, (records, ...), on the CPU."""
+        full = self.loss.new_full((records, *self.loss.shape[1:]), torch.nan, device="cpu")
+        full[:len(self.loss)] = self.loss.cpu()
+        return full
+
     @property
     def end_to_end(self):
         """The end-to-end matrix at each recorded step, ``(T, ..., k, d)``; needs ``keep_weights=True``."""
@@ -126,7 +132,8 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
     :class:`deeplinear.recorded.Checkpoint`; a run that finds one goes on from it, bit for bit as if never stopped. Its
     file stays until :meth:`~deeplinear.recorded.Checkpoint.remove` is called, when the result is safe.
     ``report(steps_done)`` is called now and then; what it raises ends the run, after a checkpoint. ``rows``: a function
-    that draws the examples of each gradient (minibatches); it cannot be resumed. Returns one :class:`Trajectory` a group. On a GPU, steps are replayed as CUDA graphs.
+    that draws the examples of each gradient (minibatches); it cannot be resumed. Returns one :class:`Trajectory` a
+    group. On a GPU, steps are replayed as CUDA graphs.
     """
     _check_count("steps", steps, 0)
     if not groups:
@@ -151,10 +158,10 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
             batch.begin()
     wanted = set(record)
     stops = sorted(wanted | set(range(0, steps, CHECK_EVERY)) | {steps})
-    for stop in stops[bisect.bisect_left(stops, t):]:
+    for stop in stops if saved is None else stops[bisect.bisect_right(stops, t):]:
         for batch in batches:
             batch.advance(stop - t)
-        if stop in wanted and not (saved is not None and stop == t):  # a checkpoint was made after its record
+        if stop in wanted:
             for batch in batches:
                 batch.record(stop)
         t = stop
@@ -324,9 +331,7 @@ class _Batch:
             network.keep(part)
         self.limit, self.lived = self.limit[self.alive], self.lived[self.alive]
         self.alive = self.alive[self.alive]
-        if alive:
-            self._resize(self._stacked())
-            self._evaluate()
+        self._restart()
 
     def results(self):
         """Each group with its trajectory."""
@@ -348,7 +353,8 @@ class _Batch:
             if self.keep_weights:
                 history = [torch.stack(layer).reshape(-1, *network.shape, *layer[0].shape[1:])
                            for layer in zip(*(row[index] for row in self.history[:end]))]
-            yield group, Trajectory(torch.tensor(self.steps[:end], dtype=torch.long), loss[:end].reshape(-1, *network.shape), weights,
+            steps = torch.tensor(self.steps[:end], dtype=torch.long)
+            yield group, Trajectory(steps, loss[:end].reshape(-1, *network.shape), weights,
                                     diverged.reshape(network.shape), history)
 
     def snapshot(self, prefix):
@@ -375,11 +381,7 @@ class _Batch:
             network.restart()
         self.alive, self.lived, self.limit, self.diverged = map(get, ("alive", "lived", "limit", "diverged"))
         self.steps, self.losses = saved[prefix + "steps"].tolist(), list(get("losses"))
-        if self.alive.numel():
-            self._resize(self._stacked())
-            self._evaluate()
-        else:
-            self.count = 0
+        self._restart()
 
     def _losses(self):
         """What was recorded, (records, configurations)."""
@@ -392,6 +394,14 @@ class _Batch:
     def _kept(self):
         starts = itertools.accumulate([0] + [network.total for network in self.networks])
         return torch.cat([start + network.kept for start, network in zip(starts, self.networks)])
+
+    def _restart(self):
+        """Go on with the networks as they now are."""
+        if self.alive.numel():
+            self._resize(self._stacked())
+            self._evaluate()
+        else:
+            self.count = 0
 
     def _resize(self, W):
         self.count = len(W)

@@ -7,9 +7,10 @@ means that never forget, raise ``ValueError``.
 """
 
 import dataclasses
-import difflib
 
 import torch
+
+from . import data
 
 
 class _Optimizer:
@@ -200,7 +201,4 @@ PRESETS = {
 
 def preset(name, lr):
     """The optimiser of this name in ``PRESETS`` with the rate ``lr``; ``ValueError`` with the close ones if unknown."""
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, cutoff=0.4) or sorted(PRESETS)
-        raise ValueError(f"optimiser {name!r} is unknown; did you mean {', '.join(close)}?")
-    return PRESETS[name](lr)
+    return data.named("optimiser", name, PRESETS)(lr)

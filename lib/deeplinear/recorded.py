@@ -121,8 +121,7 @@ def load(name, config=None, folder=None, quiet=False):
     packed = arrays_path.read_bytes() if arrays_path.is_file() else b""
     if hashlib.sha256(packed).hexdigest() != content["provenance"]["arrays_sha256"]:
         raise RecordError(f"{arrays_path} is missing or damaged; its SHA-256 differs from the one in {path.name}")
-    with np.load(io.BytesIO(packed), allow_pickle=False) as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
+    arrays = {key: torch.from_numpy(array) for key, array in _unpacked(packed).items()}
     record = Record(name, content["config"], content["metrics"], content["summary"], content["provenance"], arrays)
     if not quiet:
         print(record.source)
@@ -188,8 +187,7 @@ def write_arrays(path, arrays):
 def read_arrays(path):
     """Read what :func:`write_arrays` wrote; :class:`RecordError` for a damaged file."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        return _unpacked(path.read_bytes())
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Remove it to start again") from error
 
@@ -239,6 +237,11 @@ def _packed(arrays):
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in arrays.items()})
     return buffer.getvalue()
+
+
+def _unpacked(packed):
+    with np.load(io.BytesIO(packed), allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
 
 
 def _replace(path, content):

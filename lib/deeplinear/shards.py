@@ -117,7 +117,7 @@ def _run_and_keep(work, index, stop, report):
 
 def _here(work, waiting, done, show):
     stop = threading.Event()
-    with _interrupts(stop):
+    with _on_interrupt(_ask(stop)):
         for index in waiting:
             def report(share):
                 done[index] = share
@@ -131,19 +131,20 @@ def _in_processes(work, waiting, workers, done, show):
     context = multiprocessing.get_context("spawn")
     stop, shares = context.Event(), context.Array("d", done)
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (stop, shares))
-    with _ignored():  # so that a Ctrl-C while they start does not reach them
+    asked = threading.Event()  # not the shared one: its lock may be held when the signal comes
+    with _on_interrupt(signal.SIG_IGN):  # so that a Ctrl-C while they start does not reach them
         running = [pool.submit(_in_worker, work, index) for index in waiting]
-    with _interrupts(stop):
+    with _on_interrupt(_ask(asked)):
         try:
-            while running and not stop.is_set():
+            while running and not asked.is_set():
                 finished, running = concurrent.futures.wait(running, 0.3, concurrent.futures.FIRST_COMPLETED)
                 show(shares)
                 for future in finished:
                     future.result()
-            if stop.is_set():
+            if asked.is_set():
                 raise KeyboardInterrupt
         except concurrent.futures.process.BrokenProcessPool as error:
-            if stop.is_set():
+            if asked.is_set():
                 raise KeyboardInterrupt from error
             raise WorkerDied(f"a worker process died; finished jobs are kept in {work.folder}. "
                              "The same command goes on from there") from error
@@ -188,32 +189,23 @@ def _on_dask(work, waiting, address, done, show):
             raise WorkerDied(f"{error}; finished jobs are kept in {work.folder}") from error
 
 
-@contextlib.contextmanager
-def _ignored():
-    """Ctrl-C is ignored here and, for good, by the processes that are started here."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _interrupts(stop):
-    """Ctrl-C sets ``stop``, which runs look at between steps; a second one interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
+def _ask(stop):
+    """A handler of Ctrl-C that sets ``stop``, which runs look at between steps; a second one interrupts at once."""
     def handler(number, frame):
+        if stop.is_set():
+            raise KeyboardInterrupt
         stop.set()
-        signal.signal(signal.SIGINT, before)
 
-    signal.signal(signal.SIGINT, handler)
+    return handler
+
+
+@contextlib.contextmanager
+def _on_interrupt(handler):
+    """Ctrl-C goes to ``handler``, in the main thread, the only one to get it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:

@@ -60,9 +60,7 @@ def run_job(config, job, device, checkpoint=None, report=None):
                          report=report and (lambda step: report(step / config.steps)))
     arrays = {}
     for name, run in zip(names, runs):
-        full = torch.full((len(record), len(config.seeds)), torch.nan, dtype=run.loss.dtype)
-        full[:len(run.loss)] = run.loss.cpu()
-        arrays |= {name: full.numpy(), f"{name} diverged": run.diverged_at.cpu().numpy()}
+        arrays |= {name: run.padded_loss(len(record)).numpy(), f"{name} diverged": run.diverged_at.cpu().numpy()}
     return arrays
 
 

@@ -63,9 +63,7 @@ def run_job(config, job, device, checkpoint=None, report=None):
                          report=report and (lambda step: report(step / config.steps)))
     arrays = {}
     for depth, run in zip(config.depths, runs):
-        full = torch.full((len(record), run.loss.shape[1]), torch.nan, dtype=run.loss.dtype)
-        full[:len(run.loss)] = run.loss.cpu()
-        arrays |= {f"depth {depth} loss": full, f"depth {depth} diverged": run.diverged_at.cpu()}
+        arrays |= {f"depth {depth} loss": run.padded_loss(len(record)), f"depth {depth} diverged": run.diverged_at.cpu()}
     return {name: array.numpy() for name, array in arrays.items()}
 
 
