@@ -7,12 +7,12 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 
 from importlib.metadata import version
 
-from . import chain, checks, data, descent, flow, ledger, losses, optimizers, plots, preconditioner, recorded
+from . import chain, checks, data, descent, field, flow, ledger, losses, optimizers, plots, preconditioner, recorded
 from .chain import (balanced_init, end_to_end, identity_init, imbalance, layer_gradients, near_zero_init, normal,
                     seeded)
 from .checks import check, control, slope, table
 from .descent import Group, sweep, train
-from .losses import LpLoss
+from .losses import LpLoss, Polynomial
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
 __version__ = version("deeplinear")

@@ -5,8 +5,10 @@ loss is a function of ``W`` alone and the same object serves a linear model, a n
 """
 
 import numbers
+from fractions import Fraction
 
 import numpy as np
+import sympy as sp
 import torch
 
 
@@ -98,6 +100,61 @@ class LpLoss:
     def __repr__(self):
         k, d = self.shape
         return f"LpLoss(n={len(self.X)}, d={d}, k={k}, p={self.p}, reduction={self.reduction!r}, scale={self.scale})"
+
+
+class Polynomial:
+    """A loss that is any polynomial in the entries of ``W``: linear, quadratic, or made up to break a theorem.
+
+    ``expression``: a SymPy expression, polynomial in ``symbols`` with rational or floating-point coefficients (a float
+    is the rational number it stands for). ``symbols``: d symbols for one output, or a SymPy matrix of shape (k, d).
+    ``terms`` maps exponents, one for each entry row by row, to exact coefficients. Raises ``ValueError`` for an
+    expression that is not a polynomial in the symbols. :prf:ref:`cor-polynomial`.
+    """
+
+    def __init__(self, expression, symbols):
+        symbols = sp.Matrix(symbols) if isinstance(symbols, sp.MatrixBase) else sp.Matrix([list(symbols)])
+        self.shape = symbols.shape
+        try:
+            poly = sp.Poly(expression, *symbols)
+            self.terms = {exponents: Fraction(*map(int, sp.Rational(c).as_numer_denom())) for exponents, c in poly.terms()}
+        except (sp.PolynomialError, TypeError, ValueError) as error:
+            raise ValueError(f"the expression is {expression}; expected a polynomial in {list(symbols)} with numbers "
+                             "as coefficients") from error
+        self.degree = max(map(sum, self.terms))
+
+    def value(self, W):
+        """The loss of ``W`` of shape ``(..., k, d)``: shape ``(...)``."""
+        return self._evaluate(self.terms, W)
+
+    def gradient(self, W):
+        """The gradient at ``W`` of shape ``(..., k, d)``, of the same shape."""
+        return torch.stack([self._evaluate(part, W) for part in self._parts(self.terms)], -1).reshape(W.shape)
+
+    def value_and_gradient(self, W):
+        """Both."""
+        return self.value(W), self.gradient(W)
+
+    def hessian_product(self, W, V):
+        """The Hessian at ``W`` applied to the direction ``V``, both of shape ``(..., k, d)``."""
+        W, V = torch.broadcast_tensors(W, V)
+        rows = [torch.stack([self._evaluate(second, W) for second in self._parts(first)], -1)
+                for first in self._parts(self.terms)]
+        return (torch.stack(rows, -2) @ V.flatten(-2)[..., None])[..., 0].reshape(V.shape)
+
+    def _evaluate(self, terms, W):
+        if tuple(W.shape[-2:]) != self.shape:
+            raise ValueError(f"W has shape {tuple(W.shape)}; expected (..., {self.shape[0]}, {self.shape[1]})")
+        powers = W.new_tensor(list(terms)).reshape(len(terms), -1)
+        coefficients = W.new_tensor([float(c) for c in terms.values()])
+        return ((W.flatten(-2)[..., None, :] ** powers).prod(-1) * coefficients).sum(-1)
+
+    def _parts(self, terms):
+        """The terms of the partial derivatives by each entry."""
+        return [{(*e[:i], e[i] - 1, *e[i + 1:]): e[i] * c for e, c in terms.items() if e[i]} or
+                {(0,) * len(next(iter(self.terms))): Fraction(0)} for i in range(self.shape[0] * self.shape[1])]
+
+    def __repr__(self):
+        return f"Polynomial(d={self.shape[1]}, k={self.shape[0]}, degree={self.degree}, terms={len(self.terms)})"
 
 
 def minimiser(loss, tolerance=1e-13, max_steps=200):

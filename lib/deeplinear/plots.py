@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as _Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from . import flow, losses
+from . import field, flow, losses
 
 STYLE = {
     "svg.hashsalt": "deeplinear", "svg.fonttype": "path", "path.simplify": False,
@@ -60,13 +60,13 @@ def _styled(draw):
 
 @_styled
 def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slopes=None, markers=False, height=3.0,
-          share=False):
+          share=False, dots=()):
     """Curves in one panel or several side by side.
 
     ``panels``: ``{title: {label: (x values, y values)}}``; a label has the same colour and dashes in every panel.
     ``scale``: ``"loglog"``, ``"semilogy"``, ``"semilogx"`` or ``"linear"``. ``slopes``: ``{label: slope}`` draws grey
     guides of that slope on log-log axes through the first point of the label's curve. ``markers`` marks the points.
-    ``share`` gives all panels one vertical axis.
+    ``share`` gives all panels one vertical axis. ``dots``: labels drawn as points without a line.
     """
     labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
     figure, axes = _panels(len(panels), height, share)
@@ -74,8 +74,8 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
         for label, (xs, ys) in curves.items():
             style = labels.index(label) % len(COLOURS)
             xs, ys = _thin(xs, ys, logarithmic=scale in ("loglog", "semilogx"))
-            ax.plot(xs, ys, color=COLOURS[style], linestyle=DASHES[style], label=label,
-                    marker=MARKERS[style] if markers else None, markersize=5)
+            ax.plot(xs, ys, color=COLOURS[style], linestyle="" if label in dots else DASHES[style], label=label,
+                    marker=MARKERS[style] if markers or label in dots else None, markersize=5)
             if slopes and label in slopes:
                 guide = 0.6 * ys[0] * (xs / xs[0]) ** slopes[label]
                 ax.plot(xs, guide, color="#999999", linewidth=0.9, zorder=1)
@@ -135,6 +135,44 @@ def ellipses(depths=(1, 2, 4), radii=(0.45, 0.8, 1.15), directions=8):
                                      facecolor=to_rgba(colour, 0.25)))
         ax.plot(0, 0, "+", color="#444444")
         ax.set(xlim=(-1.35, 1.35), ylim=(-1.35, 1.35), aspect="equal", title=f"depth {depth}", xticks=[], yticks=[])
+        ax.grid(False)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_visible(False)
+    return figure
+
+
+@_styled
+def curls(loss, depths=(1, 2, 3, 5), r=0.5, R=1.0):
+    """The end-to-end field of a loss of two weights: arrows, its curl as shade, and the paper's curve with its integral.
+
+    One panel for each depth; orange where the field turns counter-clockwise, blue where clockwise, on one scale for all
+    panels; the curve runs through the radii ``r`` and ``R``. :prf:ref:`lem-curl`.
+    """
+    figure, axes = _panels(len(depths), height=2.6)
+    grid = np.linspace(-1.25, 1.25, 25)
+    points = torch.from_numpy(np.stack(np.meshgrid(grid, grid), -1))[..., None, :] + 1e-9
+    shades = [field.curl(loss, points, depth)[..., 1, 0].numpy() for depth in depths]
+    top = max(np.abs(shade).max() for shade in shades)
+    levels = top * np.array([-1.01, -0.6, -0.3, -0.12, -0.01, 0.01, 0.12, 0.3, 0.6, 1.01])
+    colours = [to_rgba(COLOURS[0], a) for a in (0.65, 0.45, 0.28, 0.12)] + ["none"]
+    colours += [to_rgba(COLOURS[1], a) for a in (0.12, 0.28, 0.45, 0.65)]
+    e = loss.gradient(torch.zeros(1, 2, dtype=torch.float64))[0].numpy()
+    e, half = e / np.linalg.norm(e), np.linspace(0, np.pi, 40)[:, None]
+    arc = np.cos(half) * e + np.sin(half) * np.array([-e[1], e[0]])
+    curve = np.concatenate([-R * e[None], r * arc[::-1], R * arc])
+    for ax, depth, shade in zip(axes, depths, shades):
+        if np.abs(shade).max() > 1e-9:
+            ax.contourf(grid, grid, shade, levels=levels, colors=colours)
+        x, y = points[2::4, 2::4, 0, 0].numpy(), points[2::4, 2::4, 0, 1].numpy()
+        F = field.vector_field(loss, points[2::4, 2::4], depth)[..., 0, :].numpy()
+        ax.quiver(x, y, F[..., 0], F[..., 1], color="#555555", width=0.009, pivot="mid",
+                  scale=7.5 * np.linalg.norm(F, axis=-1).max())
+        ax.plot(*curve.T, color="#222222", linewidth=1.6)
+        for end, start in ((-(r + 0.4 * (R - r)) * e, -R * e), (R * arc[20], R * arc[18])):
+            ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#222222", "lw": 1.6})
+        total = field.line_integral(loss, depth, r, R)
+        ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal", xticks=[], yticks=[],
+               title=f"depth {depth}", xlabel=f"integral {total + 0.0:.3f}")
         ax.grid(False)
         for side in ("left", "bottom"):
             ax.spines[side].set_visible(False)
