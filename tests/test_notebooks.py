@@ -105,7 +105,10 @@ def test_frame(page):
     marks = ["# ", "You will learn", "**You need**", "## What to remember", "## Exercises", "## Sources and history"]
     places = [words.find(mark) for mark in marks]
     assert -1 not in places and places == sorted(places)
-    assert 1400 <= len(re.sub(r"\$.*?\$", " ", words[:places[4]], flags=re.S).split()) <= 2700
+    reading = re.sub(r"\$.*?\$", " ", words[:places[4]], flags=re.S)
+    assert len(reading.split()) <= 3000
+    without_proofs = re.sub(r":::\{dropdown\} Proof.*?\n:::", "", reading, flags=re.S)
+    assert 1100 <= len(without_proofs.split()) <= 2100
     exercises = re.findall(r":::\{exercise\}.*?\n:label: (\S+)", words)
     assert 4 <= len(exercises) <= 6
     for label in exercises:

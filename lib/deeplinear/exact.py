@@ -90,6 +90,8 @@ def number(x, name):
     """``x`` as an ``fmpq``; raises ``ValueError`` that calls it ``name`` unless it is a finite float or a rational."""
     if isinstance(x, fmpq):
         return x
+    if isinstance(x, torch.Tensor) and x.ndim == 0:
+        x = x.item()
     if isinstance(x, numbers.Real) and math.isfinite(x):
         return fmpq(*x.as_integer_ratio())
     if isinstance(x, sp.Rational):
