@@ -270,3 +270,15 @@ def test_a_polynomial_is_a_loss():
     assert (second - loss.hessian_product(W.detach(), V)).abs().max() < 1e-12
     with pytest.raises(ValueError, match=r"W has shape \(2, 2\)"):
         loss.value(torch.ones(2, 2).double())
+
+
+def test_the_obstruction_and_what_it_refuses():
+    loss = dl.Polynomial(w[0] ** 2 + 2 * w[1] ** 2 + 3 * w[2] ** 2 - 2 * sum(w), w)
+    at = torch.tensor([[[1.0, 2.0, 5.0]]], dtype=torch.float64)
+    g, Hw, r = torch.tensor([0.0, 6.0, 28.0]), torch.tensor([2.0, 8.0, 30.0]), 30**0.5
+    volume = torch.linalg.det(torch.stack([at[0, 0], g.double(), Hw.double()])) / r**2
+    assert abs(field.obstruction(loss, at)[0] - volume.abs()) < 1e-12
+    with pytest.raises(ValueError, match="expected one output"):
+        field.obstruction(dl.Polynomial(MATRIX[0], MATRIX), torch.ones(2, 2).double())
+    with pytest.raises(ValueError, match="W is 0"):
+        field.obstruction(loss, 0 * at)

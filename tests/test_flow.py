@@ -67,3 +67,23 @@ def test_a_flow_that_blows_up_is_an_error():
 
     with pytest.raises(RuntimeError, match="the integration stopped"):
         dl.flow.layers(Escaping(), [torch.ones(1, 1, dtype=torch.float64)], [1.0])
+
+
+def test_the_destination_and_what_it_refuses():
+    X = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]], dtype=torch.float64)
+    y, W = torch.tensor([3.0, 4.0], dtype=torch.float64), torch.tensor([[0.3, 0.0, 0.4]], dtype=torch.float64)
+    for depth in (1, 2, 5):
+        end = dl.flow.destination(X, y, W, depth)
+        torch.testing.assert_close(end @ X.T, y[None])
+        kernel = end.norm() ** (1 - 1 / depth) * 0.4 / 0.5 ** (1 - 1 / depth)
+        assert abs(end[0, 2] - kernel) < 1e-13
+    huge = dl.flow.destination(X, y, 1e6 * W, 3)  # a start far away
+    assert abs(huge[0, 2] - huge.norm() ** (2 / 3) * 4e5 / 5e5 ** (2 / 3)) < 1e-8
+    inside = dl.flow.destination(X, y, torch.tensor([[1.0, 1.0, 0.0]]).double(), 3)
+    torch.testing.assert_close(inside, torch.tensor([[3.0, 2.0, 0.0]], dtype=torch.float64))
+    for bad in ((X, 0 * y, W), (X[[0, 0]], y, W)):
+        with pytest.raises(ValueError, match="in the range of X"):
+            dl.flow.destination(*bad, 2)
+    for start in (0 * W, W[:, :2]):
+        with pytest.raises(ValueError, match=r"a start of shape \(1, 3\)"):
+            dl.flow.destination(X, y, start, 2)

@@ -95,3 +95,14 @@ def test_bad_input_is_named():
             dl.preconditioner.eigenvalues(W, depth)
     with pytest.raises(ValueError, match=r"W has shape \(3,\)"):
         dl.preconditioner.matrix(W[0], 2)
+
+
+def test_solve_undoes_apply_on_the_image():
+    for k, d, rank in ((2, 4, 2), (4, 2, 2), (3, 3, 1), (1, 5, 1)):
+        left, right = dl.normal(k, rank, generator=generator(1)), dl.normal(rank, d, generator=generator(2))
+        W, G = left @ right, dl.normal(k, d, generator=generator(3))
+        Z = dl.preconditioner.apply(W, G, 3, rank)
+        again = dl.preconditioner.apply(W, dl.preconditioner.solve(W, Z, 3, rank), 3, rank)
+        assert (again - Z).abs().max() < 1e-11 * Z.abs().max()
+    with pytest.raises(ValueError, match="expected .* like W"):
+        dl.preconditioner.solve(W, W[:, :2], 3)

@@ -101,6 +101,25 @@ def curl(loss, W, depth):
     return jacobian - jacobian.mT
 
 
+def obstruction(loss, W):
+    """The volume spanned by ``w/|w|``, the gradient and ``H w/|w|``: where it is not 0, no learning rate that depends
+    on ``w`` makes the end-to-end field of any depth above 1 a gradient.
+
+    ``W``: shape ``(..., 1, d)``, not 0; ``loss`` twice differentiable. Returns shape ``(...)``, always 0 for d = 2.
+    :prf:ref:`thm-factor`.
+    """
+    if loss.shape[0] != 1:
+        raise ValueError(f"the loss has shape {tuple(loss.shape)}; expected one output")
+    norm = torch.linalg.matrix_norm(W)[..., None, None]
+    if not (norm > 0).all():
+        raise ValueError("W is 0; expected a direction")
+    u = W / norm
+    spanning = torch.cat([u, loss.gradient(W), loss.hessian_product(W, u)], -2)
+    if W.shape[-1] < 3:
+        return torch.zeros_like(norm[..., 0, 0])
+    return torch.linalg.svdvals(spanning).prod(-1)
+
+
 def _vector_field(G, W, N):
     if 1 not in W.shape[-2:]:
         return preconditioner.apply(W, G, int(N))

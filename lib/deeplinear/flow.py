@@ -4,11 +4,13 @@ Both use SciPy's DOP853, an eighth-order Runge-Kutta method with step control, a
 """
 
 import dataclasses
+import math
 import numbers
 
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
+from scipy.optimize import brentq
 
 from . import chain, preconditioner
 
@@ -82,6 +84,33 @@ def compare(loss, weights, times, weight_decay=0.0, require_balanced=True):
     both = layers(loss, weights, times, weight_decay)
     W, depth = chain.end_to_end(weights), len(weights)
     return Comparison(both, end_to_end(loss, W, depth, times, weight_decay))
+
+
+def destination(X, y, W, depth):
+    """Where the end-to-end flow of one output ends that fits ``X w^T = y`` exactly, if it converges to such a fit.
+
+    ``X``: shape (n, d); ``y``: shape (n,), in the range of ``X`` and not 0 (``ValueError`` otherwise); ``W``: the start,
+    shape (1, d), not 0. Whatever the loss of the residual: the minimum-norm solution plus ``|end|^(1-1/N)`` times the
+    part of ``W / |W|^(1-1/N)`` in the kernel of ``X``. Returns shape (1, d). :prf:ref:`cor-destination`.
+    """
+    least = (torch.linalg.pinv(X) @ y)[None]
+    size = least.norm().item()
+    if not (X @ least[0] - y).norm() <= 1e-9 * y.norm() or size == 0:
+        raise ValueError(f"y is {y!r}; expected a vector that is not 0 in the range of X")
+    if tuple(W.shape) != tuple(least.shape) or not W.norm() > 0:
+        raise ValueError(f"W is {W!r}; expected a start of shape {tuple(least.shape)} that is not 0")
+    start = W / W.norm() ** (1 - 1 / depth)
+    kernel = start - (torch.linalg.pinv(X) @ (X @ start[0]))[None]
+    share = kernel.norm().item()
+
+    # the norm R of the end solves R^2 = size^2 + share^2 R^(2-2/N); the unknown is t = log R
+    def gap(t):
+        return 1 - (size / math.exp(t)) ** 2 - (share * math.exp(-t / depth)) ** 2
+
+    low = math.log(size)
+    high = 1 + max(low + math.log(2), depth * math.log(2 * share) if share > 0 else low)
+    radius = math.exp(brentq(gap, low - 1, high, xtol=1e-15, rtol=1e-15))
+    return least + radius ** (1 - 1 / depth) * kernel
 
 
 def heavy_ball(loss, weights, velocities, times, friction):

@@ -19,16 +19,30 @@ def apply(W, G, depth, rank=None):
     fractional powers turn a spurious 1e-16 into 1e-5. Raises ``ValueError`` for shapes that differ or a bad depth.
     Source: Arora, Cohen and Hazan 2018, Theorem 1; :prf:ref:`thm-end-to-end`.
     """
+    return _multiply(W, G, depth, rank, lambda spectrum: spectrum)
+
+
+def solve(W, Z, depth, rank=None):
+    """The direction ``G`` in the image of ``A_W`` with ``A_W(G) = Z``, for ``Z`` in that image: the metric of depth.
+
+    Components of ``Z`` outside the image, which has dimension ``rank (k + d - rank)``, are dropped. Arguments and
+    errors as for :func:`apply`. :prf:ref:`thm-riemannian`.
+    """
+    return _multiply(W, Z, depth, rank, lambda spectrum: torch.where(spectrum > 0, 1 / spectrum, spectrum))
+
+
+def _multiply(W, G, depth, rank, of):
+    """``G`` with its component along each ``u_a v_b^T`` multiplied by a function ``of`` the eigenvalue there."""
     _check(W, depth)
     if G.shape[-2:] != W.shape[-2:]:
         raise ValueError(f"G has shape {tuple(G.shape)}; expected {tuple(W.shape)} like W")
     if W.shape[-2] > W.shape[-1]:  # lam is symmetric, so the operator commutes with transposition
-        return apply(W.mT, G.mT, depth, rank).mT
+        return _multiply(W.mT, G.mT, depth, rank, of).mT
     U, s, Vh = _svd(W, rank)  # U is square here, Vh spans the row space only
     rotated = U.mT @ G
     inside = rotated @ Vh.mT
-    across = _spectrum(s, torch.zeros_like(s[..., :1]), depth)  # lam_ab for v_b beyond the row space
-    return U @ ((_spectrum(s, s, depth) * inside) @ Vh + across * (rotated - inside @ Vh))
+    across = of(_spectrum(s, torch.zeros_like(s[..., :1]), depth))  # lam_ab for v_b beyond the row space
+    return U @ ((of(_spectrum(s, s, depth)) * inside) @ Vh + across * (rotated - inside @ Vh))
 
 
 def eigenvalues(W, depth, rank=None):
