@@ -106,7 +106,7 @@ def test_frame(page):
     places = [words.find(mark) for mark in marks]
     assert -1 not in places and places == sorted(places)
     reading = re.sub(r"\$.*?\$", " ", words[:places[4]], flags=re.S)
-    assert len(reading.split()) <= 3000
+    assert len(reading.split()) <= 3200
     without_proofs = re.sub(r":::\{dropdown\} Proof.*?\n:::", "", reading, flags=re.S)
     assert 1100 <= len(without_proofs.split()) <= 2100
     exercises = re.findall(r":::\{exercise\}.*?\n:label: (\S+)", words)
