@@ -33,6 +33,8 @@ refresh: .venv/.ready
 results: .venv/.ready
 	$(BIN)/python -m deeplinear run regression-depth --scale full --out book/results
 	$(BIN)/python -m deeplinear run layers-and-rule --scale full --out book/results
+	$(BIN)/python -m deeplinear run phase-diagram --scale full --out book/results
+	$(BIN)/python -m deeplinear run regression-models --scale full --out book/results
 
 bench: .venv/.ready
 	$(BIN)/python benchmarks/bench.py

@@ -53,7 +53,7 @@ def _run(options):
     config = module.SCALES[options.scale]
     device = _device(options)
     torch.set_num_threads(1)  # here and in every worker: more threads a process only wait for each other
-    dataset = data.load(config.dataset)
+    dataset = module.origin_of_data(config) if hasattr(module, "origin_of_data") else data.load(config.dataset)
     origin = recorded.origin(sources(module))
     inputs = f"{origin['source_sha256']} {dataset.sha256} torch {torch.__version__}"
     work = shards.Work(module.__name__, config, device, inputs, Path(options.out))

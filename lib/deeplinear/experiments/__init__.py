@@ -3,9 +3,10 @@
 A module offers ``NAME``, ``SUMMARY`` (one line), a frozen dataclass ``Config``, ``SCALES`` (``"quick"`` and ``"full"``,
 which differ in numbers only) and three functions: ``jobs(config, device)``, a list of dicts, each with its ``"size"`` in
 config-steps; ``run_job(config, job, device, checkpoint, report)``, a dict of arrays; ``collect(config, jobs, results)``,
-the metrics, the summary and the arrays of the record.
+the metrics, the summary and the arrays of the record. A module whose data are made from seeds also offers
+``origin_of_data(config)``, a data set with a name and a digest.
 """
 
-from . import layers_and_rule, regression_depth
+from . import layers_and_rule, phase_diagram, regression_depth, regression_models
 
-EXPERIMENTS = {module.NAME: module for module in (layers_and_rule, regression_depth)}
+EXPERIMENTS = {module.NAME: module for module in (layers_and_rule, phase_diagram, regression_depth, regression_models)}

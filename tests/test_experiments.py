@@ -1,0 +1,73 @@
+"""The recorded experiments at quick scale: what they count is what a direct run counts."""
+
+import pytest
+import torch
+
+import deeplinear as dl
+from deeplinear.experiments import EXPERIMENTS, phase_diagram, regression_models
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_both_scales_run_the_same_code(name):
+    module = EXPERIMENTS[name]
+    assert module.NAME == name and module.SCALES.keys() == {"quick", "full"}
+    assert {type(config) for config in module.SCALES.values()} == {module.Config}
+    sizes = [sum(job["size"] for job in module.jobs(config, "cpu")) for config in module.SCALES.values()]
+    assert sizes[0] < 1e6 < sizes[1]
+
+
+def test_phase_diagram_counts_the_steps_of_a_direct_run():
+    config = phase_diagram.SCALES["quick"]
+    job = phase_diagram.jobs(config, "cpu")[1]
+    result = phase_diagram.run_job(config, job, "cpu")["steps_to_goal"]
+    X, y = phase_diagram.problem(config, job["conditioning"], config.noise[1], 0)
+    loss = dl.LpLoss(X, y, job["p"])
+    minimum = loss.value(dl.losses.minimiser(loss))
+    goal = minimum + config.share * (loss.value(torch.zeros(1, config.features).double()) - minimum)
+    start = dl.balanced_init((config.features, 1, 1), dl.seeded(1), std=config.std)
+    run = dl.train(loss, start, dl.GD(config.rates[1]), config.steps,
+                   record_every=dl.descent.logarithmic(config.steps, config.points))
+    expected = run.steps_to(goal) if run.loss[-1] <= goal else torch.inf
+    assert result[1, 0, 1, 1, 1] == expected and result.shape == (2, 1, 3, 3, 2)
+
+
+def test_the_random_problems_have_the_conditioning_they_claim():
+    config = phase_diagram.SCALES["full"]
+    X, y = phase_diagram.problem(config, 1000, 0.1, 2)
+    eigenvalues = torch.linalg.eigvalsh(X.T @ X / len(X))
+    assert abs(eigenvalues[-1] / eigenvalues[0] / 1000 - 1) < 1e-9
+    clean = phase_diagram.problem(config, 1000, 0.0, 2)[1]
+    assert abs(clean.var(correction=0) - 1) < 1e-9 and 0.05 < (y - clean).std() < 0.2
+    loss = dl.LpLoss(X, clean, 4)
+    assert loss.value(dl.losses.minimiser(loss)) < 1e-12  # without noise every label can be met
+    assert phase_diagram.origin_of_data(config).sha256 == phase_diagram.origin_of_data(config).sha256
+
+
+def test_phase_diagram_picks_the_best_rate():
+    config = phase_diagram.SCALES["quick"]
+    jobs = phase_diagram.jobs(config, "cpu")
+    results = [phase_diagram.run_job(config, job, "cpu") for job in jobs]
+    metrics, summary, arrays = phase_diagram.collect(config, jobs, results)
+    runs = torch.as_tensor(results[0]["steps_to_goal"])[0, :, 1].permute(1, 0, 2).flatten(1)
+    assert arrays["steps"][0, 0, 0, 1] == runs.median(1).values.min()
+    assert (arrays["speed-up"][..., 0][torch.isfinite(arrays["steps"][..., 0])] == 1).all()
+    assert len(metrics) == arrays["steps"].numel() and summary["runs"] == 2 * 2 * 2 * 3 * 3 * 2
+
+
+def test_regression_models_are_the_runs_they_name():
+    config = regression_models.SCALES["quick"]
+    jobs = regression_models.jobs(config, "cpu")
+    results = [regression_models.run_job(config, job, "cpu") for job in jobs]
+    metrics, summary, arrays = regression_models.collect(config, jobs, results)
+    data = dl.data.load(config.dataset)
+    loss = dl.LpLoss(data.X, data.y, 4)
+    start = dl.near_zero_init((10, 1, 1, 1, 1), config.std, dl.seeded(1))
+    start = [W + one for W, one in zip(start, dl.identity_init((10, 1, 1, 1, 1)))]
+    rate = summary["gd depth 4 identity"]["best_rate"]
+    run = dl.train(loss, start, dl.GD(rate), config.steps, record_every=config.steps)
+    assert abs(run.loss[-1] - summary["minimum"] - arrays["gd depth 4 identity"][-1, 1]) < 1e-9
+    adam = summary["adam-tensorflow1 depth 2"]
+    assert arrays["adam-tensorflow1 depth 2"][-1].median() == adam["median_gap"]
+    assert len(metrics) == 3 * 3 * 2 and adam["steps_to_gap"][0] is not None
+    assert regression_models._median_steps(torch.tensor([0, 5, 9]), torch.tensor([[3.0], [1.0], [1.0]]), 0.5) is None
+    assert regression_models._median_steps(torch.tensor([0, 5, 9]), torch.tensor([[3.0], [1.0], [1.0]]), 1.0) == 5
