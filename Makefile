@@ -34,6 +34,7 @@ results: .venv/.ready
 	$(BIN)/python -m deeplinear run regression-depth --scale full --out book/results
 	$(BIN)/python -m deeplinear run layers-and-rule --scale full --out book/results
 	$(BIN)/python -m deeplinear run phase-diagram --scale full --out book/results
+	$(BIN)/python -m deeplinear run two-scales --scale full --out book/results
 	$(BIN)/python -m deeplinear run regression-models --scale full --out book/results
 
 bench: .venv/.ready

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import deeplinear as dl
-from deeplinear.experiments import EXPERIMENTS, phase_diagram, regression_models
+from deeplinear.experiments import EXPERIMENTS, phase_diagram, regression_models, two_scales
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -71,3 +71,20 @@ def test_regression_models_are_the_runs_they_name():
     assert len(metrics) == 3 * 3 * 2 and adam["steps_to_gap"][0] is not None
     assert regression_models._median_steps(torch.tensor([0, 5, 9]), torch.tensor([[3.0], [1.0], [1.0]]), 0.5) is None
     assert regression_models._median_steps(torch.tensor([0, 5, 9]), torch.tensor([[3.0], [1.0], [1.0]]), 1.0) == 5
+
+
+def test_two_scales_counts_the_steps_of_a_direct_run():
+    config = two_scales.SCALES["quick"]
+    job = two_scales.jobs(config, "cpu")[1]
+    found = two_scales.run_job(config, job, "cpu")["steps_to_goal"]
+    angle = torch.tensor(60 * torch.pi / 180, dtype=torch.float64)
+    W = 0.1 / job["ratio"] * torch.stack([angle.cos(), angle.sin()])[None]
+    loss, rate = two_scales.problem(4, job["ratio"]), two_scales.rates(config)[4].item()
+    run = dl.train(loss, dl.balanced_init((2, 1, 1), dl.seeded(0), W=W), dl.GD(rate), config.steps,
+                   record_every=dl.descent.logarithmic(config.steps, config.points))
+    goal = 2 * 0.2**4 / 4
+    assert found.shape == (2, 7, 2) and (run.loss.diff() <= 1e-15).all()
+    assert found[1, 4, 1] == run.steps_to(goal) < torch.inf
+    assert found[0, -1].max() == float("inf")  # the largest rate overshoots
+    metrics, _, arrays = two_scales.collect(config, [job, job], [{"steps_to_goal": found}] * 2)
+    assert arrays["steps"].shape == (1, 2, 2, 2) and arrays["exponent"].isnan().all() and len(metrics) == 8

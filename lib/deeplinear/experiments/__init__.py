@@ -7,6 +7,7 @@ the metrics, the summary and the arrays of the record. A module whose data are m
 ``origin_of_data(config)``, a data set with a name and a digest.
 """
 
-from . import layers_and_rule, phase_diagram, regression_depth, regression_models
+from . import layers_and_rule, phase_diagram, regression_depth, regression_models, two_scales
 
-EXPERIMENTS = {module.NAME: module for module in (layers_and_rule, phase_diagram, regression_depth, regression_models)}
+EXPERIMENTS = {module.NAME: module for module in (layers_and_rule, phase_diagram, regression_depth, regression_models,
+                                                   two_scales)}
