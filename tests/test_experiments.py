@@ -25,7 +25,7 @@ def test_phase_diagram_counts_the_steps_of_a_direct_run():
     minimum = loss.value(dl.losses.minimiser(loss))
     goal = minimum + config.share * (loss.value(torch.zeros(1, config.features).double()) - minimum)
     start = dl.balanced_init((config.features, 1, 1), dl.seeded(1), std=config.std)
-    run = dl.train(loss, start, dl.GD(config.rates[1]), config.steps,
+    run = dl.train(loss, start, dl.GD(0.1), config.steps,
                    record_every=dl.descent.logarithmic(config.steps, config.points))
     expected = run.steps_to(goal) if run.loss[-1] <= goal else torch.inf
     assert result[1, 0, 1, 1, 1] == expected and result.shape == (2, 1, 3, 3, 2)

@@ -180,6 +180,39 @@ def curls(loss, depths=(1, 2, 3, 5), r=0.5, R=1.0):
 
 
 @_styled
+def factors(panels, columns, rows, x, y):
+    """Tables of factors as coloured maps: blue above 1, orange below 1, the number in every cell.
+
+    ``panels``: ``{title: array (rows, columns)}``; infinity is drawn as ``>``, zero as ``<`` and NaN as a dash.
+    ``columns``, ``rows``: the labels; ``x``, ``y``: what they are. Three panels a line.
+    """
+    lines_ = -(-len(panels) // 3)
+    figure = Figure(figsize=(7.0, 2.35 * lines_ + 0.3), layout="constrained")
+    axes = figure.subplots(lines_, min(3, len(panels)), squeeze=False, sharex=True, sharey=True)
+    for ax, (name, values) in zip(axes.flat, panels.items()):
+        values = np.asarray(values, dtype=float)
+        for i, j in np.ndindex(values.shape):
+            value = values[i, j]
+            strength = 0 if np.isnan(value) else np.clip(np.log2(max(value, 1e-9)) / 5, -1, 1)
+            colour = COLOURS[0] if strength > 0 else COLOURS[1]
+            ax.fill([j, j + 1, j + 1, j], [i, i, i + 1, i + 1], facecolor=to_rgba(colour, 0.75 * abs(strength)),
+                    edgecolor="#999999", linewidth=0.5)
+            text = "–" if np.isnan(value) else ">" if np.isinf(value) else "<" if value == 0 else f"{value:.2g}"
+            ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8.5)
+        ax.set(xticks=np.arange(len(columns)) + 0.5, xticklabels=columns, yticks=np.arange(len(rows)) + 0.5,
+               yticklabels=rows, xlim=(0, len(columns)), ylim=(0, len(rows)), title=name)
+        ax.tick_params(length=0, labelsize=9)
+        ax.grid(False)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_visible(False)
+    for ax in axes[-1]:
+        ax.set_xlabel(x)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(y)
+    return figure
+
+
+@_styled
 def cover():
     """The idea of the book in one picture: two paths to one minimum, and what each makes of a circle of gradients."""
     loss = losses.LpLoss(torch.eye(2, dtype=torch.float64), [1.6, 0.8], p=4)
