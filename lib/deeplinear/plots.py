@@ -10,6 +10,7 @@ import io
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as _Figure
 from matplotlib.patches import Ellipse
@@ -191,14 +192,15 @@ def factors(panels, columns, rows, x, y):
     axes = figure.subplots(lines_, min(3, len(panels)), squeeze=False, sharex=True, sharey=True)
     for ax, (name, values) in zip(axes.flat, panels.items()):
         values = np.asarray(values, dtype=float)
+        strength = np.clip(np.log2(np.clip(np.nan_to_num(values, nan=1.0), 1e-9, 1e9)) / 5, -1, 1)
+        corners, colours = [], []
         for i, j in np.ndindex(values.shape):
+            corners.append([(j, i), (j + 1, i), (j + 1, i + 1), (j, i + 1)])
+            colours.append(to_rgba(COLOURS[int(strength[i, j] < 0)], 0.75 * abs(strength[i, j])))
             value = values[i, j]
-            strength = 0 if np.isnan(value) else np.clip(np.log2(max(value, 1e-9)) / 5, -1, 1)
-            colour = COLOURS[0] if strength > 0 else COLOURS[1]
-            ax.fill([j, j + 1, j + 1, j], [i, i, i + 1, i + 1], facecolor=to_rgba(colour, 0.75 * abs(strength)),
-                    edgecolor="#999999", linewidth=0.5)
             text = "–" if np.isnan(value) else ">" if np.isinf(value) else "<" if value == 0 else f"{value:.2g}"
             ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8.5)
+        ax.add_collection(PolyCollection(corners, facecolors=colours, edgecolors="#999999", linewidths=0.5))
         ax.set(xticks=np.arange(len(columns)) + 0.5, xticklabels=columns, yticks=np.arange(len(rows)) + 0.5,
                yticklabels=rows, xlim=(0, len(columns)), ylim=(0, len(rows)), title=name)
         ax.tick_params(length=0, labelsize=9)
