@@ -26,7 +26,7 @@ class Config:
     ratios: tuple = (8, 16, 32, 64, 128, 256, 512, 1024)
     depths: tuple = (1, 2, 3, 4, 6, 8)
     rates: tuple = (-7, 1, 65)
-    seeds: tuple = (15, 30, 45, 60, 75)
+    seeds: tuple = (30, 75, 120, 210, 300)
     steps: int = 20_000
     points: int = 500
     dtype: str = "float64"
