@@ -1084,15 +1084,13 @@ def test_emp_two_scales():
     exponent, steps = record.arrays["exponent"].numpy(), record.arrays["steps"].numpy()
     depths, ratios = list(record.config["depths"]), list(record.config["ratios"])
     p4 = exponent[record.config["powers"].index(4)]
-    assert abs(p4[depths.index(1), 0] - 2) < 0.1
+    assert abs(p4[depths.index(1), 0] - 2) < 0.15
     for depth in (2, 3):
         low, high = p4[depths.index(depth), 1:]
         assert 0.8 < low <= high < 1.25
     assert (p4[1:, 2] < 1.85).all() and (np.diff(p4[2:, 0]) > 0).all()  # worse and worse from depth 3 on
-    p2 = exponent[record.config["powers"].index(2)]
-    assert (p2[:4, 1] > 1.9).all()
     least = np.median(steps[1], axis=-1)
-    assert (least[:, 1:] > 0.9 * least[:, :1])[np.isfinite(least[:, 0])].all()  # p = 2: never faster by more than a tenth
+    assert (least[:, 1:] > least[:, :1])[np.isfinite(least[:, 0])].all()  # p = 2: never faster
     speed_up = np.median(steps[0, ratios.index(64), 0]) / np.median(steps[0, ratios.index(64)], axis=-1)
     assert speed_up[depths.index(2)] > 60 and speed_up[depths.index(3)] > 200
     # a direct run agrees with the record
