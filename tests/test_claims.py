@@ -1125,7 +1125,7 @@ def test_emp_phase_diagram():
     assert (steps[0, 1:, 0, 0] / expected < 2).all() and (steps[0, 1:, 0, 0] / expected > 0.3).all()
 
 
-# ---- chapter 9
+# ---- chapter 8
 
 
 @quick
