@@ -834,7 +834,7 @@ def test_lem_curl(seed, d, N):
     J = torch.autograd.functional.jacobian(F, x)[:, 0]
     H = torch.autograd.functional.hessian(lambda v: loss.value(v).sum(), x)[0, :, 0]
     v, g = x.detach()[0], loss.gradient(x).detach()[0]
-    claim = N * 0 + v.norm() ** (-2 / N) * (N - 1) * (
+    claim = v.norm() ** (-2 / N) * (N - 1) * (
         (N - 2) / N * (torch.outer(v, g) - torch.outer(g, v)) + torch.outer(v, H @ v) - torch.outer(H @ v, v))
     assert worst((J - J.T) - claim) < 1e-10 * (1 + worst(J))
     if N == 3:  # control: the other sign of the second term
@@ -845,7 +845,7 @@ def test_lem_curl(seed, d, N):
 @quick
 @given(seed=seeds, k=st.integers(2, 3), d=st.integers(2, 3), depth=st.integers(2, 5))
 def test_thm_matrices(seed, k, d, depth):
-    """The equation of the proof on random losses, and a certified closed curve for a rotated linear loss."""
+    """Certified closed curves for random linear losses, in both frames of the proof; at depth 2 with their formula."""
     M = sp.Matrix(k, d, sp.symbols(f"m1:{k * d + 1}"))
     C = dl.normal(k, d, generator=generator(seed))
     best = 0

@@ -93,14 +93,15 @@ def destination(X, y, W, depth):
     shape (1, d), not 0. Whatever the loss of the residual: the minimum-norm solution plus ``|end|^(1-1/N)`` times the
     part of ``W / |W|^(1-1/N)`` in the kernel of ``X``. Returns shape (1, d). :prf:ref:`cor-destination`.
     """
-    least = (torch.linalg.pinv(X) @ y)[None]
+    inverse = torch.linalg.pinv(X)
+    least = (inverse @ y)[None]
     size = least.norm().item()
     if not (X @ least[0] - y).norm() <= 1e-9 * y.norm() or size == 0:
         raise ValueError(f"y is {y!r}; expected a vector that is not 0 in the range of X")
     if tuple(W.shape) != tuple(least.shape) or not W.norm() > 0:
         raise ValueError(f"W is {W!r}; expected a start of shape {tuple(least.shape)} that is not 0")
     start = W / W.norm() ** (1 - 1 / depth)
-    kernel = start - (torch.linalg.pinv(X) @ (X @ start[0]))[None]
+    kernel = start - (inverse @ (X @ start[0]))[None]
     share = kernel.norm().item()
 
     # the norm R of the end solves R^2 = size^2 + share^2 R^(2-2/N); the unknown is t = log R

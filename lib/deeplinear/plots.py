@@ -106,6 +106,13 @@ def _panels(count, height=3.0, share=False):
     return figure, figure.subplots(1, count, squeeze=False, sharey=share)[0]
 
 
+def _without_axes(ax):
+    """Take away the grid and the frame of a panel that is a picture, not a graph."""
+    ax.grid(False)
+    for side in ax.spines.values():
+        side.set_visible(False)
+
+
 def _thin(xs, ys, logarithmic):
     xs, ys = np.asarray(xs, dtype=float), np.asarray(ys, dtype=float)
     keep = np.isfinite(xs) & np.isfinite(ys) & ((xs > 0) | (not logarithmic))
@@ -136,9 +143,7 @@ def ellipses(depths=(1, 2, 4), radii=(0.45, 0.8, 1.15), directions=8):
                                      facecolor=to_rgba(colour, 0.25)))
         ax.plot(0, 0, "+", color="#444444")
         ax.set(xlim=(-1.35, 1.35), ylim=(-1.35, 1.35), aspect="equal", title=f"depth {depth}", xticks=[], yticks=[])
-        ax.grid(False)
-        for side in ("left", "bottom"):
-            ax.spines[side].set_visible(False)
+        _without_axes(ax)
     return figure
 
 
@@ -174,9 +179,7 @@ def curls(loss, depths=(1, 2, 3, 5), r=0.5, R=1.0):
         total = field.line_integral(loss, depth, r, R)
         ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal", xticks=[], yticks=[],
                title=f"depth {depth}", xlabel=f"integral {total + 0.0:.3f}")
-        ax.grid(False)
-        for side in ("left", "bottom"):
-            ax.spines[side].set_visible(False)
+        _without_axes(ax)
     return figure
 
 
@@ -204,9 +207,7 @@ def factors(panels, columns, rows, x, y):
         ax.set(xticks=np.arange(len(columns)) + 0.5, xticklabels=columns, yticks=np.arange(len(rows)) + 0.5,
                yticklabels=rows, xlim=(0, len(columns)), ylim=(0, len(rows)), title=name)
         ax.tick_params(length=0, labelsize=9)
-        ax.grid(False)
-        for side in ("left", "bottom"):
-            ax.spines[side].set_visible(False)
+        _without_axes(ax)
     for ax in axes[-1]:
         ax.set_xlabel(x)
     for ax in axes[:, 0]:
@@ -236,8 +237,6 @@ def cover():
     ax.plot(*start[0], "o", color="#333333", markersize=4)
     ax.plot(1.6, 0.8, "*", color="#333333", markersize=11)
     ax.set(aspect="equal", xticks=[], yticks=[], xlim=(-0.15, 1.95), ylim=(-0.1, 1.15))
-    ax.grid(False)
-    for side in ax.spines.values():
-        side.set_visible(False)
+    _without_axes(ax)
     figure.legend(loc="outside lower center", ncols=2)
     return figure

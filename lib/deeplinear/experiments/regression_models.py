@@ -118,6 +118,6 @@ def collect(config, jobs, results):
 
 def _median_steps(steps, gaps, level):
     """The median over seeds of the first recorded step at which the gap is at most ``level``; None if infinite."""
-    reached = gaps <= level
-    first = torch.where(reached.any(0), steps[reached.to(torch.uint8).argmax(0)].double(), torch.inf).median().item()
+    runs = descent.Trajectory(steps, gaps, weights=[], diverged_at=None)
+    first = runs.steps_to(level).median().item()
     return None if first == float("inf") else first
