@@ -18,6 +18,16 @@ def test_diabetes_is_real_and_standardised():
     assert abs(found.y_mean - 152.133484) < 1e-6
 
 
+def test_macrodata_is_nearly_the_identity_of_national_accounts():
+    """Expenditure adds up to gross domestic product: four columns explain it, net exports aside."""
+    found = data.load("macrodata")
+    assert found.X.shape == (203, 11) and abs(found.y_mean - 7221.171901) < 1e-6
+    for column in (*found.X.T, found.y):
+        assert abs(column.mean()) < 1e-12 and abs((column**2).mean() - 1) < 1e-12
+    fit = torch.linalg.lstsq(found.X[:, :3], found.y[:, None]).solution
+    assert ((found.X[:, :3] @ fit - found.y[:, None]) ** 2).mean() < 2e-3
+
+
 def test_ethanol_labels_are_the_ppm_values(ethanol):
     assert ethanol.X.shape == (2565, 128)
     assert abs(ethanol.y_mean - 114.95029239766) < 1e-10

@@ -61,11 +61,11 @@ class _Set:
 def load(name, download=True):
     """Load a data set by name; returns a :class:`Dataset`.
 
-    Bundled: ``"diabetes"`` (442, 10), ``"mnist-5k"`` (5000, 784), sorted by digit. Looked for in the folder named by the
-    environment variable DEEPLINEAR_DATA, then in the user's cache, then, with ``download``, at its address:
-    ``"ethanol"`` (2565, 128), ``"mnist"`` (60000, 784), ``"mnist-test"`` (10000, 784). The SHA-256 of every file must
-    match. Raises ``ValueError`` for an unknown name and :class:`DataUnavailable`, naming every place, where a file
-    cannot be had or is not what it should be.
+    Bundled: ``"diabetes"`` (442, 10), ``"macrodata"`` (203, 11), ``"mnist-5k"`` (5000, 784), sorted by digit. Looked for
+    in the folder named by the environment variable DEEPLINEAR_DATA, then in the user's cache, then, with ``download``, at
+    its address: ``"ethanol"`` (2565, 128), ``"mnist"`` (60000, 784), ``"mnist-test"`` (10000, 784). The SHA-256 of every
+    file must match. Raises ``ValueError`` for an unknown name and :class:`DataUnavailable`, naming every place, where a
+    file cannot be had or is not what it should be.
     """
     chosen = named("data set", name, SETS)
     contents, digests = [], []
@@ -132,7 +132,7 @@ def _standardise(a):
     return (a - a.mean(0)) / a.std(0, correction=0)
 
 
-def _diabetes(content):
+def _table(content):
     table = np.loadtxt(io.BytesIO(content), delimiter=",", skiprows=1)
     return table[:, :-1], table[:, -1]
 
@@ -178,9 +178,13 @@ def _mnist(name, sha256):
 
 SETS = {
     "diabetes": _Set(
-        ((_File("diabetes.csv", "3b271426c1bd56aebb217e16eb31a4b0f5a5669fe59258d6c6c65411a115cd22"),),), _diabetes,
+        ((_File("diabetes.csv", "3b271426c1bd56aebb217e16eb31a4b0f5a5669fe59258d6c6c65411a115cd22"),),), _table,
         "disease progression after one year",
         "Efron, Hastie, Johnstone and Tibshirani 2004; 442 patients, 10 features, as in scikit-learn 1.9.1"),
+    "macrodata": _Set(
+        ((_File("macrodata.csv", "f333babc058642ca8bc9497c68e7d8fcd27038a8474bf6d44ad93c37a0dc4121"),),), _table,
+        "billions of chained 2005 dollars",
+        "United States, 1959 to 2009, 203 quarters, FRED; real GDP and 11 columns beside it, as in statsmodels 0.15.0"),
     "ethanol": _Set(
         ((_File("uci-ethanol.csv.gz", "bd82bee47199d3952bee30a59739794b26baa742e1da7f7bd42b9a34552321a1",
                 "https://raw.githubusercontent.com/treforevans/uci_datasets/"
