@@ -31,11 +31,8 @@ refresh: .venv/.ready
 	$(BIN)/python tools/refresh.py
 
 results: .venv/.ready
-	$(BIN)/python -m deeplinear run regression-depth --scale full --out book/results
-	$(BIN)/python -m deeplinear run layers-and-rule --scale full --out book/results
-	$(BIN)/python -m deeplinear run phase-diagram --scale full --out book/results
-	$(BIN)/python -m deeplinear run two-scales --scale full --out book/results
-	$(BIN)/python -m deeplinear run regression-models --scale full --out book/results
+	@for name in $$($(BIN)/python -m deeplinear list | cut -d: -f1); do \
+	  $(BIN)/python -m deeplinear run $$name --scale full --out book/results || exit 1; done
 
 bench: .venv/.ready
 	$(BIN)/python benchmarks/bench.py

@@ -1,10 +1,14 @@
 """The recorded experiments at quick scale: what they count is what a direct run counts."""
 
+import dataclasses
+
 import pytest
 import torch
 
 import deeplinear as dl
-from deeplinear.experiments import EXPERIMENTS, phase_diagram, regression_models, two_scales
+from deeplinear import convnet
+from deeplinear.experiments import (EXPERIMENTS, l4_tries, mnist_convnet, mnist_tutorial, phase_diagram,
+                                    regression_models, two_scales)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -88,3 +92,53 @@ def test_two_scales_counts_the_steps_of_a_direct_run():
     assert found[0, -1].max() == float("inf")  # the largest rate overshoots
     metrics, _, arrays = two_scales.collect(config, [job, job], [{"steps_to_goal": found}] * 2)
     assert arrays["steps"].shape == (1, 2, 2, 2) and arrays["exponent"].isnan().all() and len(metrics) == 8
+
+
+def test_l4_tries_are_the_runs_they_name():
+    config = l4_tries.SCALES["quick"]
+    jobs = l4_tries.jobs(config, "cpu")
+    results = [l4_tries.run_job(config, job, "cpu") for job in jobs]
+    _, summary, arrays = l4_tries.collect(config, jobs, results)
+    data = dl.data.load(config.dataset)
+    loss = dl.LpLoss(data.X, data.y, 4)
+    minimum, steps = loss.value(dl.losses.minimiser(loss)), arrays["steps"].tolist()
+    W = dl.near_zero_init((10, 1), config.std, dl.seeded(1))[0]
+    clipped, warm, capped, lr = W.clone(), W.clone(), W.clone(), 0.1
+    sharpness = torch.linalg.eigvalsh(torch.autograd.functional.hessian(lambda w: loss.value(w[None]), W[0]))[-1]
+    for step in range(1, steps[5] + 1):  # three of the tries, written out
+        G = loss.gradient(clipped)
+        clipped = clipped - lr * G / max(1.0, G.norm().item())
+        warm = warm - lr * step / 1000 * loss.gradient(warm)
+        capped = capped - min(lr, config.cap * 2 / sharpness.item()) * loss.gradient(capped)
+    assert steps[5] < config.measure
+    for name, end in (("clipped at 1", clipped), ("warm-up 1000", warm), ("capped", capped)):
+        assert abs(arrays[name][5, 2, 1] - (loss.value(end) - minimum)) < 1e-12, name
+    assert sharpness * 0.1 > 2 and arrays["near zero"][-1, 2].isnan().all()  # where the plain run is lost
+    assert summary["near zero"]["largest_rate_all"] < summary["clipped at 1"]["largest_rate_all"]
+
+
+def test_convnet_experiment_runs_the_nets_it_names():
+    config = mnist_convnet.SCALES["quick"]
+    jobs = [job for job in mnist_convnet.jobs(config, "cpu") if job["model"] == 0]
+    results = [mnist_convnet.run_job(config, job, "cpu") for job in jobs]
+    metrics, summary, arrays = mnist_convnet.collect(
+        dataclasses.replace(config, models=config.models[:1]), jobs, results)
+    data = dl.data.load("mnist-5k")
+    kept = torch.arange(5000) % 10 > 0
+    name, best = config.models[0].name, summary[config.models[0].name]["best_rate"]
+    net = convnet.build("original", dl.seeded(1), **convnet.SMALL)
+    run = convnet.train(net, data.X[kept], data.y[kept], best * 0.1, config.steps, seed=1)
+    assert (arrays[name][:, 1] - run.data).abs().max() < 1e-5
+    assert summary[name]["loss"] == min(torch.as_tensor([result["data"][r][-25:].mean() for result in results]).median()
+                                        for r in range(2))
+    assert len(metrics) == 4 and summary[name]["parameters"] == 52138
+    errors = [result["validation"][config.rates.index(best)][1] for result in results]
+    assert errors[1] == convnet.evaluate(net, data.X[~kept], data.y[~kept])[1]
+
+
+def test_full_convnet_experiments_use_the_tutorials_settings():
+    sweep, tutorial = mnist_convnet.SCALES["full"], mnist_tutorial.SCALES["full"]
+    assert {config.batch for config in (sweep, tutorial)} == {64} and {c.order for c in (sweep, tutorial)} == {"tutorial"}
+    assert tutorial.steps == 10 * 55_000 // 64 and [m.variant for m in tutorial.models] == ["original", "deep", "deep"]
+    assert tutorial.rates == (0.1,) and {m.momentum for m in tutorial.models} == {0.9}  # 0.01 / (1 - 0.9)
+    assert len(sweep.seeds) == 5 and {model.net for model in sweep.models} == {"tutorial", "small"}

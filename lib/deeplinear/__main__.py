@@ -38,14 +38,14 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
-    except (data.DataUnavailable, recorded.RecordError, shards.WorkerDied, ValueError, OSError) as error:
+    except (data.DataUnavailable, recorded.RecordError, shards.WorkerDied, ValueError, OSError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def sources(module):
     """The files whose code settles the result of an experiment."""
-    return [Path(module.__file__), *(HERE / name for name in NUMERICS)]
+    return [Path(module.__file__), *(HERE / name for name in getattr(module, "NUMERICS", NUMERICS))]
 
 
 def _run(options):

@@ -7,7 +7,8 @@ the metrics, the summary and the arrays of the record. A module whose data are m
 ``origin_of_data(config)``, a data set with a name and a digest.
 """
 
-from . import layers_and_rule, phase_diagram, regression_depth, regression_models, two_scales
+from . import (l4_tries, layers_and_rule, mnist_convnet, mnist_tutorial, phase_diagram, regression_depth,
+               regression_models, two_scales)
 
-EXPERIMENTS = {module.NAME: module for module in (layers_and_rule, phase_diagram, regression_depth, regression_models,
-                                                   two_scales)}
+EXPERIMENTS = {module.NAME: module for module in (layers_and_rule, regression_depth, l4_tries, regression_models,
+                                                   phase_diagram, two_scales, mnist_convnet, mnist_tutorial)}

@@ -1,0 +1,229 @@
+"""The MNIST ConvNet of TensorFlow's tutorial, which Arora, Cohen and Hazan 2018 deepen by linear layers, and its trainer.
+
+Images are rows of ``side * side`` pixels, shape (n, side^2), float32; labels are integers, shape (n,). A net is a plain
+``torch.nn.Module``. Training reports the loss on the data and the penalty on the weights separately, since the penalty
+hides what the data term does.
+"""
+
+import copy
+import dataclasses
+import math
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from . import chain
+
+TUTORIAL = {"channels": (32, 64), "kernel": 5, "hidden": 512, "dropout": 0.5}
+SMALL = {"channels": (8, 16), "kernel": 3, "hidden": 64, "dropout": 0.0}
+VARIANTS = ("original", "deep", "identity", "folded", "low-rank")
+
+
+class ConvNet(nn.Module):
+    """Convolutions of odd ``kernel``, each with ReLU and 2 x 2 max-pooling, a dense layer with ReLU, dropout, an output.
+
+    The defaults are the tutorial's: 1,663,370 parameters. ``forward``: pixels (n, side^2) to logits (n, classes).
+    """
+
+    def __init__(self, channels=(32, 64), kernel=5, hidden=512, dropout=0.5, side=28, classes=10):
+        super().__init__()
+        self.side = side
+        self.convolutions = nn.ModuleList(nn.Conv2d(before, after, kernel, padding=kernel // 2)
+                                          for before, after in zip((1, *channels), channels))
+        self.dense = nn.Linear(channels[-1] * (side // 2 ** len(channels)) ** 2, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden, classes)
+
+    def forward(self, x):
+        x = x.reshape(-1, 1, self.side, self.side).contiguous(memory_format=torch.channels_last)
+        for convolution in self.convolutions:
+            x = F.relu(F.max_pool2d(convolution(x), 2))  # the maximum commutes with ReLU, and this way it is cheaper
+        return self.output(self.dropout(F.relu(self.dense(x.flatten(1)))))
+
+
+def build(variant, generator, std=0.1, **architecture):
+    """A :class:`ConvNet` with the tutorial's start: weights normal with standard deviation 0.1, cut at two of them;
+    biases 0 in the first convolution, 0.1 elsewhere. ``architecture``: ``TUTORIAL`` (default), ``SMALL`` or your own.
+
+    ``variant``: ``"original"``; ``"deep"``, the paper's: behind the matrix of the dense and of the output layer a new
+    square one, drawn like the others with standard deviation ``std``; ``"identity"``, the new ones start as identities;
+    ``"folded"``, the original net, its two matrices started at the products of ``"deep"``; ``"low-rank"``, the dense
+    layer's matrix is a product through an eighth of its width, which takes parameters away. ``ValueError`` for others.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is {variant!r}; expected one of {', '.join(VARIANTS)}")
+    if not (math.isfinite(std) and std >= 0):
+        raise ValueError(f"std is {std!r}; expected a finite number >= 0")
+    with torch.random.fork_rng([]):  # PyTorch draws a start that is not used
+        net = ConvNet(**architecture)
+    for module in (*net.convolutions, net.dense, net.output):
+        _truncated_normal(module.weight, 0.1, generator)
+        nn.init.constant_(module.bias, 0.0 if module is net.convolutions[0] else 0.1)
+    if variant in ("deep", "identity", "folded"):
+        for name in ("dense", "output"):
+            layer = getattr(net, name)
+            new = torch.eye(len(layer.weight))
+            if variant != "identity":
+                _truncated_normal(new, std, generator)
+            setattr(net, name, _product(layer.weight, new, layer.bias))
+    if variant == "low-rank":
+        rows, columns = net.dense.weight.shape
+        first, second = torch.empty(rows // 8, columns), torch.empty(rows, rows // 8)
+        net.dense = _product(_truncated_normal(first, 0.1, generator), _truncated_normal(second, 0.1, generator),
+                             net.dense.bias)
+    return (fold(net) if variant == "folded" else net).to(memory_format=torch.channels_last)
+
+
+def fold(net):
+    """A copy of ``net`` in which every product of linear layers is one layer: the same function, fewer parameters."""
+    net = copy.deepcopy(net)
+    for name, module in net.named_children():
+        if isinstance(module, nn.Sequential):
+            weight = chain.end_to_end([layer.weight.detach() for layer in module])
+            setattr(net, name, _linear(weight, module[-1].bias))
+    return net
+
+
+def parameters(net):
+    """The number of parameters."""
+    return sum(p.numel() for p in net.parameters())
+
+
+def penalised(net, new=True):
+    """The parameters whose squares are penalised: weights and biases of dense and output layer.
+
+    ``new=False`` leaves out the matrices that :func:`build` has put behind the original ones.
+    """
+    found = []
+    for module in (net.dense, net.output):
+        layers = list(module) if isinstance(module, nn.Sequential) else [module]
+        found += [layer.weight for layer in (layers if new else layers[:1])] + [layers[-1].bias]
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """``data`` (steps,): the loss of every batch, NaN from ``diverged_at`` on (-1: never). ``penalty``: the L2 term
+    before each of the steps in ``at``. ``seconds``: of all steps, evaluation of the penalty included."""
+
+    data: torch.Tensor
+    penalty: torch.Tensor
+    at: torch.Tensor
+    diverged_at: int
+    seconds: float
+
+
+def steps_to(losses, level, window=25):
+    """The first step after which the mean of the last ``window`` batch losses is at most ``level``, or infinity.
+
+    ``losses``: shape (steps,), as in :attr:`Run.data`.
+    """
+    reached = losses.unfold(0, window, 1).mean(1) <= level
+    return window + int(reached.to(torch.uint8).argmax()) if reached.any() else math.inf
+
+
+def train(net, X, y, lr, steps, batch=64, momentum=0.9, decay=0.95, penalty=5e-4, penalise_new=True, order="shuffled",
+          seed=0, report=None):
+    """Train ``net`` in place by stochastic gradient descent with heavy-ball momentum; returns a :class:`Run`.
+
+    The tutorial's settings are the defaults: the rate is ``lr`` times ``decay`` for every full pass, the loss is the cross
+    entropy plus ``penalty / 2`` times the squares of :func:`penalised`. ``order``: ``"shuffled"``, a new permutation
+    each pass, or ``"tutorial"``, consecutive batches. ``X`` and ``y`` lie on the device of ``net``. ``seed`` settles the
+    order and the dropout. A loss that is not finite ends the run and is recorded; lack of memory raises ``MemoryError``.
+    ``report(step)``, if given, is called now and then.
+    """
+    if order not in ("shuffled", "tutorial"):
+        raise ValueError(f"order is {order!r}; expected 'shuffled' or 'tutorial'")
+    if not 0 < batch <= len(X) or len(X) != len(y):
+        raise ValueError(f"{len(X)} images, {len(y)} labels and batches of {batch}; expected a label for each image and "
+                         "a batch no larger than the data")
+    shrinking = penalised(net, penalise_new)
+    names = {id(p) for p in shrinking}
+    optimiser = torch.optim.SGD([{"params": shrinking, "weight_decay": penalty},
+                                 {"params": [p for p in net.parameters() if id(p) not in names]}],
+                                lr=lr, momentum=momentum, fused=True)
+    batches = _batches(len(X), batch, order, seed, X.device)
+    data = torch.full((steps,), torch.nan, dtype=torch.float64, device=X.device)
+    at, terms, diverged_at = list(range(0, steps, 20)), [], -1
+    net.train()
+    devices = [X.device] if X.device.type == "cuda" else []
+    started = time.perf_counter()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        for step in range(steps):
+            for group in optimiser.param_groups:
+                group["lr"] = lr * decay ** (step * batch // len(X))
+            if step % 20 == 0:
+                with torch.no_grad():
+                    terms.append(penalty / 2 * sum(p.square().sum() for p in shrinking))
+            try:
+                loss = _step(net, optimiser, X, y, next(batches))
+            except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                    raise MemoryError(f"no memory on {X.device} for a batch of {batch}; expected enough for one step. "
+                                      "Take a smaller batch or net") from error
+                raise
+            data[step] = loss
+            if step % 20 == 19 or step == steps - 1:
+                finite = torch.isfinite(data[:step + 1])
+                if not finite.all():
+                    diverged_at = int((~finite).to(torch.uint8).argmax())
+                    data[diverged_at:] = torch.nan
+                    break
+                if report:
+                    report(step + 1)
+    at = torch.tensor(at[:len(terms)])
+    return Run(data.cpu(), torch.stack(terms).double().cpu(), at, diverged_at, time.perf_counter() - started)
+
+
+def evaluate(net, X, y, batch=1000):
+    """The mean loss and the share of errors, without dropout."""
+    net.eval()
+    with torch.no_grad():
+        logits = torch.cat([net(part) for part in X.split(batch)])
+    return F.cross_entropy(logits, y).item(), (logits.argmax(1) != y).double().mean().item()
+
+
+def _step(net, optimiser, X, y, indices):
+    loss = F.cross_entropy(net(X[indices]), y[indices])
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+def _batches(rows, batch, order, seed, device):
+    """Index tensors without end: the tutorial's offsets, or permutations drawn on the CPU, the same for every device."""
+    generator = torch.Generator().manual_seed(seed)
+    step = 0
+    while True:
+        if order == "tutorial":
+            offset = step * batch % max(rows - batch, 1)
+            yield torch.arange(offset, offset + batch, device=device)
+            step += 1
+        else:
+            permutation = torch.randperm(rows, generator=generator).to(device)
+            yield from permutation.split(batch)[:rows // batch]
+
+
+def _truncated_normal(tensor, std, generator):
+    if std == 0:
+        return nn.init.zeros_(tensor)
+    return nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
+def _product(first, second, bias):
+    """``x -> (x first^T) second^T + bias``."""
+    return nn.Sequential(_linear(first), _linear(second, bias))
+
+
+def _linear(weight, bias=None):
+    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device,
+                               dtype=weight.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer
