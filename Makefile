@@ -12,6 +12,8 @@ PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11 python;
   $$python -c $(RECENT) 2>/dev/null && echo $$python && break; done)
 endif
 BIN := .venv/bin
+# Tests and experiments run one process a core; more threads would wait for each other.
+export OMP_NUM_THREADS ?= 1
 SOURCES := _config.yml _toc.yml $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
 
 book: _build/html/.built

@@ -130,15 +130,18 @@ def test_convnet_experiment_runs_the_nets_it_names():
     run = convnet.train(net, data.X[kept], data.y[kept], best * 0.1, config.steps, seed=1)
     assert (arrays[name][:, 1] - run.data).abs().max() < 1e-5
     assert summary[name]["loss"] == min(torch.as_tensor([result["data"][r][-25:].mean() for result in results]).median()
-                                        for r in range(2))
-    assert len(metrics) == 4 and summary[name]["parameters"] == 52138
-    errors = [result["validation"][config.rates.index(best)][1] for result in results]
+                                        for r in range(4))
+    assert len(metrics) == 8 and summary[name]["parameters"] == 52138
+    lost = [{**result, "data": result["data"] * float("nan")} for result in results]  # every rate diverged
+    _, empty, without = mnist_convnet.collect(dataclasses.replace(config, models=config.models[:1]), jobs, lost)
+    assert empty[name] == {"best_rate": None} and without[name].shape == (60, 0)
+    errors = [result["validation"][config.models[0].rates.index(best)][1] for result in results]
     assert errors[1] == convnet.evaluate(net, data.X[~kept], data.y[~kept])[1]
 
 
 def test_full_convnet_experiments_use_the_tutorials_settings():
     sweep, tutorial = mnist_convnet.SCALES["full"], mnist_tutorial.SCALES["full"]
     assert {config.batch for config in (sweep, tutorial)} == {64} and {c.order for c in (sweep, tutorial)} == {"tutorial"}
-    assert tutorial.steps == 10 * 55_000 // 64 and [m.variant for m in tutorial.models] == ["original", "deep", "deep"]
-    assert tutorial.rates == (0.1,) and {m.momentum for m in tutorial.models} == {0.9}  # 0.01 / (1 - 0.9)
+    assert tutorial.steps == 10 * 55_000 // 64 and [m.variant for m in tutorial.models] == ["original", "deep"]
+    assert {(m.rates, m.momentum) for m in tutorial.models} == {((0.1,), 0.9)}  # 0.01 / (1 - 0.9)
     assert len(sweep.seeds) == 5 and {model.net for model in sweep.models} == {"tutorial", "small"}

@@ -61,6 +61,16 @@ def test_a_changed_figure_is_told(change):
     assert difference(plots.lines(CURVE).svg(), plots.lines(change).svg()) is not None
 
 
+def test_a_band_lies_behind_its_curve():
+    x = np.arange(1, 300)
+    banded = plots.lines({"": {"depth 1": (x, 1 / x, 0.5 / x, 2 / x)}})
+    (ax,), (band,) = banded.axes, banded.axes[0].collections
+    assert band.get_zorder() < ax.lines[0].get_zorder()
+    low, high = band.get_paths()[0].vertices[:, 1].min(), band.get_paths()[0].vertices[:, 1].max()
+    assert low == 0.5 / 299 and high == 2
+    assert difference(banded.svg(), plots.lines({"": {"depth 1": (x, 1 / x)}}).svg()) is not None
+
+
 def test_styles_and_colours_count():
     svg = plots.lines(CURVE).svg()
     assert difference(svg, svg.replace("#0072b2", "#0072b9")) is not None

@@ -64,7 +64,8 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
           share=False, dots=()):
     """Curves in one panel or several side by side.
 
-    ``panels``: ``{title: {label: (x values, y values)}}``; a label has the same colour and dashes in every panel.
+    ``panels``: ``{title: {label: (x values, y values)}}``; a label has the same colour and dashes in every panel. Two more
+    sequences of y values, as finite as the first, are the edges of a band behind the curve.
     ``scale``: ``"loglog"``, ``"semilogy"``, ``"semilogx"`` or ``"linear"``. ``slopes``: ``{label: slope}`` draws grey
     guides of that slope on log-log axes through the first point of the label's curve. ``markers`` marks the points.
     ``share`` gives all panels one vertical axis. ``dots``: labels drawn as points without a line.
@@ -72,9 +73,12 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
     labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
     figure, axes = _panels(len(panels), height, share)
     for ax, (title, curves) in zip(axes, panels.items()):
-        for label, (xs, ys) in curves.items():
-            style = labels.index(label) % len(COLOURS)
-            xs, ys = _thin(xs, ys, logarithmic=scale in ("loglog", "semilogx"))
+        for label, (xs, ys, *band) in curves.items():
+            style, logarithmic = labels.index(label) % len(COLOURS), scale in ("loglog", "semilogx")
+            if band:
+                edges = [_thin(xs, edge, logarithmic) for edge in band]
+                ax.fill_between(edges[0][0], edges[0][1], edges[1][1], color=COLOURS[style], alpha=0.2, linewidth=0)
+            xs, ys = _thin(xs, ys, logarithmic)
             ax.plot(xs, ys, color=COLOURS[style], linestyle="" if label in dots else DASHES[style], label=label,
                     marker=MARKERS[style] if markers or label in dots else None, markersize=5)
             if slopes and label in slopes:

@@ -19,7 +19,8 @@ VALIDATION = 5000  # the first images, as in the tutorial
 @dataclasses.dataclass(frozen=True)
 class Model:
     """``variant``: of :func:`deeplinear.convnet.build`, new matrices of standard deviation ``std``, in the penalty or not
-    (``penalise_new``); ``net``: the tutorial's, or a small one of another shape without dropout."""
+    (``penalise_new``); ``net``: the tutorial's, or a small one of another shape without dropout. ``rates``: its grid of
+    effective rates, lr / (1 - momentum), placed so that the best one lies inside."""
 
     name: str
     variant: str = "original"
@@ -27,25 +28,26 @@ class Model:
     penalise_new: bool = True
     momentum: float = 0.9
     net: str = "tutorial"
+    rates: tuple = (0.05, 0.1, 0.2, 0.4)
 
 
+SMALL_RATES = (0.1, 0.2, 0.4, 0.8)
 MODELS = (
     Model("original"), Model("deep", "deep"), Model("deep, new not penalised", "deep", penalise_new=False),
-    Model("deep, std 0.001", "deep", std=0.001), Model("deep, std 0.5", "deep", std=0.5),
+    Model("deep, std 0.001", "deep", std=0.001), Model("deep, std 0.5", "deep", std=0.5, rates=(0.00625, 0.0125, 0.025, 0.05)),
     Model("deep, identity start", "identity"), Model("original, folded start", "folded"), Model("low-rank", "low-rank"),
     Model("original, no momentum", momentum=0.0), Model("deep, no momentum", "deep", momentum=0.0),
-    Model("small original", net="small"), Model("small deep", "deep", net="small"),
-    Model("small deep, identity start", "identity", net="small"))
+    Model("small original", net="small", rates=SMALL_RATES), Model("small deep", "deep", net="small", rates=SMALL_RATES),
+    Model("small deep, identity start", "identity", net="small", rates=SMALL_RATES))
 NETS = {"tutorial": convnet.TUTORIAL, "small": convnet.SMALL}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """``rates``: the grid of effective rates, lr / (1 - momentum). ``levels``: the losses to which steps are counted."""
+    """``levels``: the losses to which steps are counted."""
 
     dataset: str = "mnist"
     models: tuple = MODELS
-    rates: tuple = (0.1, 0.2, 0.4, 0.8)
     levels: tuple = (1.0, 0.5, 0.3, 0.2)
     seeds: tuple = (0, 1, 2, 3, 4)
     steps: int = 300
@@ -56,15 +58,15 @@ class Config:
 
 
 SCALES = {
-    "quick": Config(dataset="mnist-5k", models=MODELS[-3:-1], rates=(0.1, 0.3), seeds=(0, 1), steps=60, order="shuffled"),
+    "quick": Config(dataset="mnist-5k", models=MODELS[-3:-1], seeds=(0, 1), steps=60, order="shuffled"),
     "full": Config(),
 }
 
 
 def jobs(config, device):
     """One model and one seed each, at every rate; the size counts images."""
-    size = config.steps * config.batch * len(config.rates)
-    return [{"model": m, "seed": seed, "size": size} for m in range(len(config.models)) for seed in config.seeds]
+    return [{"model": m, "seed": seed, "size": config.steps * config.batch * len(model.rates)}
+            for m, model in enumerate(config.models) for seed in config.seeds]
 
 
 def run_job(config, job, device, checkpoint=None, report=None):
@@ -77,9 +79,9 @@ def run_job(config, job, device, checkpoint=None, report=None):
     kept[held] = False
     model = config.models[job["model"]]
     runs, validation = [], []
-    for i, rate in enumerate(config.rates):
+    for i, rate in enumerate(model.rates):
         net = convnet.build(model.variant, chain.seeded(job["seed"]), model.std, **NETS[model.net]).to(device)
-        look = report and (lambda step: report((i + step / config.steps) / len(config.rates)))
+        look = report and (lambda step: report((i + step / config.steps) / len(model.rates)))
         run = convnet.train(net, X[kept], y[kept], rate * (1 - model.momentum), config.steps, config.batch, model.momentum,
                             penalise_new=model.penalise_new, order=config.order, seed=job["seed"], report=look)
         runs.append(run)
@@ -107,17 +109,20 @@ def collect(config, jobs, results):
         final = batches[:, -config.window:].mean(1)
         score = torch.where(final.isfinite().all(1), final.median(1).values, torch.inf)
         best = int(score.argmin())
+        metrics += [{"model": model.name, "rate": rate, "seed": seed,
+                     "loss": final[r, s].item() if final[r, s].isfinite() else None}
+                    for r, rate in enumerate(model.rates) for s, (seed, _) in enumerate(mine)]
+        if not final[best].isfinite().all():  # at every rate a seed diverged
+            summary[model.name] = {"best_rate": None}
+            arrays |= {model.name: batches[best, :, :0].float(), f"{model.name} penalty": penalty[best, :, :0].float()}
+            continue
         found = [[convnet.steps_to(run, level, config.window) for level in config.levels] for run in batches[best].T]
         middle = torch.tensor(found, dtype=torch.float64).median(0).values.tolist()
         arrays |= {model.name: batches[best].float(), f"{model.name} penalty": penalty[best].float()}
         summary[model.name] = {
-            "best_rate": config.rates[best], "loss": final[best].median().item(), "least": final[best].min().item(),
+            "best_rate": model.rates[best], "loss": final[best].median().item(), "least": final[best].min().item(),
             "most": final[best].max().item(), "parameters": int(mine[0][1]["parameters"]),
             "steps_to": [None if steps == float("inf") else int(steps) for steps in middle],
             "validation_loss": validation[best, 0].median().item(), "validation_error": validation[best, 1].median().item(),
-            "milliseconds_a_step": 1000 * sum(float(r["seconds"]) for _, r in mine)
-            / (len(mine) * len(config.rates) * config.steps)}
-        metrics += [{"model": model.name, "rate": rate, "seed": seed,
-                     "loss": final[r, s].item() if final[r, s].isfinite() else None}
-                    for r, rate in enumerate(config.rates) for s, (seed, _) in enumerate(mine)]
+            "milliseconds_a_step": 1000 * sum(float(r["seconds"]) for _, r in mine) / int(batches.isfinite().sum())}
     return metrics, summary, arrays

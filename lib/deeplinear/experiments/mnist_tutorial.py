@@ -14,8 +14,7 @@ NUMERICS = (*mnist_convnet.NUMERICS, "experiments/mnist_convnet.py")
 class Config(mnist_convnet.Config):
     """As in ``mnist_convnet``; the tutorial's rate 0.01 with momentum 0.9 has the effective rate 0.1."""
 
-    models: tuple = MODELS[:3]
-    rates: tuple = (0.1,)
+    models: tuple = tuple(dataclasses.replace(model, rates=(0.1,)) for model in MODELS[:2])
     levels: tuple = (1.0, 0.5, 0.2, 0.1, 0.05, 0.03)
     seeds: tuple = (0,)
     steps: int = 8593
@@ -23,6 +22,6 @@ class Config(mnist_convnet.Config):
 
 
 SCALES = {
-    "quick": Config(dataset="mnist-5k", models=MODELS[-3:-1], seeds=(0, 1), steps=120, order="shuffled"),
+    "quick": Config(dataset="mnist-5k", models=MODELS[-3:-1], seeds=(0, 1), steps=60, order="shuffled"),
     "full": Config(),
 }
