@@ -68,13 +68,15 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
     sequences of y values, as finite as the first, are the edges of a band behind the curve.
     ``scale``: ``"loglog"``, ``"semilogy"``, ``"semilogx"`` or ``"linear"``. ``slopes``: ``{label: slope}`` draws grey
     guides of that slope on log-log axes through the first point of the label's curve. ``markers`` marks the points.
-    ``share`` gives all panels one vertical axis. ``dots``: labels drawn as points without a line.
+    ``share`` gives all panels one vertical axis. ``dots``: labels drawn as points without a line; a dict
+    gives each the label whose colour it takes.
     """
     labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
     figure, axes = _panels(len(panels), height, share)
     for ax, (title, curves) in zip(axes, panels.items()):
         for label, (xs, ys, *band) in curves.items():
-            style, logarithmic = labels.index(label) % len(COLOURS), scale in ("loglog", "semilogx")
+            like = dots[label] if isinstance(dots, dict) and label in dots else label
+            style, logarithmic = labels.index(like) % len(COLOURS), scale in ("loglog", "semilogx")
             if band:
                 edges = [_thin(xs, edge, logarithmic) for edge in band]
                 ax.fill_between(edges[0][0], edges[0][1], edges[1][1], color=COLOURS[style], alpha=0.2, linewidth=0)
