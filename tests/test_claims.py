@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deeplinear as dl
+from deeplinear import convnet
 
 seeds = st.integers(0, 10**6)
 depths = st.integers(1, 5)
@@ -1129,6 +1130,187 @@ def test_emp_phase_diagram():
 
 
 @quick
+@given(N=st.integers(1, 4), p=st.sampled_from([2, 4, 6]), scale=st.floats(0.3, 3), c=st.floats(0.2, 5), seed=seeds)
+def test_prop_rescaling(N, p, scale, c, seed):
+    X, y = dl.normal(9, 3, generator=generator(seed)), dl.normal(9, generator=generator(seed + 1))
+    loss, other = dl.LpLoss(X, y, p), dl.LpLoss(X, scale * y, p, scale=c)
+    layers = dl.near_zero_init((3,) + (2,) * (N - 1) + (1,), 0.3, generator(seed))
+    run = dl.descent.iterate(loss, layers, 1e-3, 20)
+    rate = 1e-3 / (c * scale ** (p - 2 / N))
+    twin = dl.descent.iterate(other, [scale ** (1 / N) * W for W in layers], rate, 20)
+    for a, b in zip(run, twin):
+        assert worst(*(scale ** (1 / N) * W - V for W, V in zip(a, b))) < 1e-9 * (1 + max(worst(W) for W in b))
+    moved = dl.descent.iterate(other, [scale ** (1 / N) * W for W in layers], rate * 1.5, 20)[-1]
+    assert worst(*(W - V for W, V in zip(twin[-1], moved))) > 1e-8  # control: at another rate it is another run
+
+
+@pytest.mark.parametrize("N", [1, 2, 4])
+@pytest.mark.parametrize("p", [4, 6])
+def test_thm_noise_floor(N, p):
+    # 1: the power law holds along the flow, and the inequality of the gradient behind it, with its power of n, is sharp
+    X = dl.normal(9, 3, generator=generator(p))
+    w = dl.normal(1, 3, generator=generator(p + 1))
+    loss, q = dl.LpLoss(X, (X @ w.T)[:, 0], p), 1 - 2 / p
+    K = p * (p - 2) * 9**q * torch.linalg.eigvalsh(X.T @ X / 9)[-1].item()
+    start = dl.end_to_end(dl.balanced_init((3,) + (1,) * N, generator(N), std=0.3))
+    times = np.array([0.0, 0.3, 1.0, 3.0, 10.0])
+    W = dl.flow.end_to_end(loss, start, N, times).end_to_end
+    value, R = loss.value(W).numpy(), W.flatten(1).norm(dim=1).max().item()
+    assert (value >= (value[0] ** -q + K * N * R ** (2 - 2 / N) * times) ** (-1 / q) * (1 - 1e-6)).all()
+    k = p * (p - 2) * torch.linalg.eigvalsh(X.T @ X / 9)[0].item() * W.flatten(1).norm(dim=1).min().item() ** (2 - 2 / N)
+    assert (value <= (value[0] ** -q + k * times) ** (-1 / q) * (1 + 1e-6)).all()
+    line = dl.LpLoss([[1.5]], [1.2], p)  # one number: both bounds are the solution, and a constant 1 % larger fails
+    exact = dl.flow.end_to_end(line, torch.zeros(1, 1).double(), 1, times).end_to_end
+    for factor in (1, 1.01):
+        bound = (line.value(exact[0]).item() ** -q + factor * p * (p - 2) * 1.5**2 * times) ** (-1 / q)
+        assert (np.abs(line.value(exact).numpy() / bound - 1).max() < 1e-6) == (factor == 1)
+    one = dl.LpLoss(torch.eye(9, 3).double(), torch.zeros(9).double(), p)  # one residual only: equality
+    spike = torch.tensor([[0.7, 0, 0]], dtype=torch.float64)
+    assert abs(one.gradient(spike).norm() ** 2 / (p**2 / 9 * 9**q * one.value(spike) ** (1 + q)) - 1) < 1e-12
+    # 2: the contraction of the rule, and the bounds of the condition number
+    noisy = dl.LpLoss(X, (X @ w.T)[:, 0] + dl.normal(9, generator=generator(7)), p)
+    W = dl.losses.minimiser(noisy)
+    H = noisy.hessian_product(W, torch.eye(3).double()[:, None])[:, 0]
+    kappa = {n: [v.min(), v.max()] for n in (1, N)
+             for v in [torch.linalg.eigvals(dl.preconditioner.matrix(W, n) @ H).real]}
+    ratio = {n: (high / low).item() for n, (low, high) in kappa.items()}
+    assert ratio[1] / N * (1 - 1e-9) <= ratio[N] <= N * ratio[1] * (1 + 1e-9)
+    eta = 2 / sum(kappa[N]).item()
+    step = lambda V: V - eta * dl.preconditioner.apply(V, noisy.gradient(V), N)
+    J = torch.autograd.functional.jacobian(step, W)[0, :, 0]
+    radius = torch.linalg.eigvals(J).abs().max().item()
+    assert abs(radius - (ratio[N] - 1) / (ratio[N] + 1)) < 1e-8
+    eta *= 1.1
+    worse = torch.linalg.eigvals(torch.autograd.functional.jacobian(step, W)[0, :, 0]).abs().max().item()
+    assert worse > radius + 1e-3  # control: another step is worse
+
+
+@quick
+@given(p=st.sampled_from([4, 6, 10]), d=st.integers(1, 4), seed=seeds)
+def test_prop_newton(p, d, seed):
+    X, w, best = (dl.normal(*shape, generator=generator(seed + i)) for i, shape in enumerate([(d + 3, d), (1, d), (1, d)]))
+    X = X * torch.logspace(0, -2, d, dtype=torch.float64)  # ill-conditioned
+    loss = dl.LpLoss(X, X @ best[0], p)
+    H = loss.hessian_product(w, torch.eye(d, dtype=torch.float64)[:, None])[:, 0]
+    if torch.linalg.cond(H) < 1e9:
+        after = w - torch.linalg.solve(H, loss.gradient(w)[0])[None]
+        claim = (p - 2) / (p - 1)
+        assert worst(after - best - claim * (w - best)) < 1e-6 * worst(w - best)
+        assert abs(loss.value(after) / loss.value(w) / claim**p - 1) < 1e-4 and claim**p < np.exp(-1)
+        noisy = dl.LpLoss(X, X @ best[0] + 1, p)  # control
+        H = noisy.hessian_product(w, torch.eye(d, dtype=torch.float64)[:, None])[:, 0]
+        after = w - torch.linalg.solve(H, noisy.gradient(w)[0])[None]
+        assert worst(after - best - claim * (w - best)) > 1e-6 * worst(w - best)
+
+
+FIGURE_3 = {  # read off the paper's figure at 1e4, 1e5, 4e5 and 1e6 iterations: (p, depth)
+    (2, 1): (0.025, 0.011, 0.0055, 0.0027), (2, 2): (0.058, 0.020, 0.0088, 0.0035),
+    (4, 1): (0.32, 0.144), (4, 2): (0.64, 0.178), (4, 3): (1.05, 0.188)}
+
+
+def recorded_curve(record, p, N, rate):
+    return record.arrays["steps"].numpy(), record.arrays[f"l{p} depth {N} grid"][:, record.config["rates"].index(rate)]
+
+
+def test_emp_l2_match():
+    record = dl.recorded.load("regression-depth", quiet=True)
+    for N, rate, other in ((1, 1e-2, 5e-3), (2, 1e-3, 5e-3)):
+        for r, holds in ((rate, True), (other, False)):  # the second rate is the control: a curve of its own
+            steps, curve = recorded_curve(record, 2, N, r)
+            at = [np.interp(t, steps, curve) for t in (1e4, 1e5, 4e5, 1e6)]
+            assert (np.abs(np.array(at) / FIGURE_3[2, N] - 1).max() < 0.05) == holds
+    best = [record.summary["l2"][f"depth {N}"]["median_gap"] for N in (1, 2, 3)]
+    assert best[0] < best[1] < best[2]
+
+
+def test_emp_l4_rates():
+    """Where our curves pass through the printed values, rate times steps is a constant times the printed steps."""
+    record = dl.recorded.load("regression-depth", quiet=True)
+    implied = {}
+    for N, rate in ((1, 5e-4), (2, 1e-4), (3, 5e-5)):
+        steps, curve = recorded_curve(record, 4, N, rate)
+        implied[N] = [rate * np.interp(-gap, -curve, steps) / t for t, gap in zip((1e4, 1e5), FIGURE_3[4, N])]
+    assert 4.0e-3 < min(implied[1]) and max(implied[1]) < 4.6e-3
+    assert 3.4e-4 < min(implied[2]) and max(implied[2]) < 3.9e-4
+    assert 1.9e-4 < implied[3][1] < 2.1e-4 and implied[3][0] > 3e-4  # the first depends on the plateau, so on the start
+    alive = {run["rate"] for run in record.metrics if (run["p"], run["depth"]) == (4, 1) and run["gap"] is not None}
+    assert max(alive) == 5e-4 and all(abs(np.log(implied[1][1] / rate)) > 0.1 for rate in record.config["rates"])
+    best = [record.arrays[f"l4 depth {N}"][-1] for N in (1, 2, 3)]
+    assert max(best[1].max(), best[2].max()) < best[0].min() and best[2].median() < best[1].median()
+
+
+def test_emp_l4_tries():
+    record = dl.recorded.load("l4-tries", quiet=True)
+    steps, printed = record.arrays["steps"], FIGURE_3[4, 1][0]
+    at = int((steps - 10_000).abs().argmin())
+    assert abs(steps[at] / 10_000 - 1) < 0.05
+    rates = torch.logspace(*record.config["rates"], dtype=torch.float64)
+    gaps = {name: record.arrays[name] for name in record.config["tries"]}
+    for name in ("clipped at 1", "capped"):  # several rates of the puzzle's size live and meet the printed value
+        middle = gaps[name][at, rates > 5e-3].median(-1).values
+        assert middle.isfinite().all() and (middle / printed - 1).abs().max() < 0.1, name
+    for name in ("near zero", "zero", "heavy ball", "Nesterov"):  # the control: these rates are lost at every start
+        assert gaps[name][-1, rates > 3e-3].isnan().all(), name
+    for name in ("near zero", "zero", "heavy ball", "Nesterov", "warm-up 1000", "warm-up 10000"):
+        best = record.summary[name]["gap_compared"]
+        assert best > 1.15 * printed, name
+    assert gaps["least squares"][0].max() < 2 < 5 < gaps["zero"][0].min()  # it begins below the printed height
+
+
+def quickest(X, y, N, seeds, horizon=1000, share=1e-3):
+    loss, rates = dl.LpLoss(X, y, 4), torch.logspace(-2.6, -0.6, 21, dtype=torch.float64)
+    least = loss.value(dl.losses.minimiser(loss))
+    goal = least + share * (loss.value(torch.zeros(1, X.shape[1]).double()) - least)
+    starts = [dl.balanced_init((X.shape[1],) + (1,) * N, generator(seed), std=0.02) for seed in seeds]
+    run = dl.train(loss, [torch.stack(W) for W in zip(*starts)], dl.GD(rates[:, None]), horizon,
+                   dl.descent.logarithmic(horizon, 200))
+    return run.steps_to(goal).where(run.loss[-1] <= goal, torch.inf).median(1).values.min().item()
+
+
+def test_emp_second_set(diabetes):
+    """Other starts and another grid than the chapter's."""
+    macro = dl.data.load("macrodata")
+    for name, data, low, high in (("diabetes", diabetes, 0.8, 2), ("economy", macro, 0.1, 1)):
+        factor = quickest(data.X, data.y, 1, (5, 6, 7)) / quickest(data.X, data.y, 2, (5, 6, 7))
+        assert low < factor < high, name
+    U = torch.linalg.svd(macro.X, full_matrices=False).U
+    assert ((U[:, 0] @ macro.y) ** 2 / len(macro.y)) > 0.95
+    even = U[:, :6] @ dl.normal(6, generator=generator(3)).sign() * (203 / 6) ** 0.5  # the control
+    assert quickest(macro.X, even, 1, (5, 6, 7), 2000) > 2.5 * quickest(macro.X, even, 2, (5, 6, 7), 2000)
+
+
+def recorded_models():
+    record = dl.recorded.load("regression-models", quiet=True)
+    return record, {key: found["median_gap"] for key, found in record.summary.items() if key != "minimum"}
+
+
+def test_emp_optimisers_l4():
+    """The order of the medians, and of every start against every start where the text says behind."""
+    record, gap = recorded_models()
+    adaptive = [key for key in gap if key.startswith(("adagrad", "adadelta"))]
+    assert len(adaptive) == 4 and gap["gd depth 3"] > max(gap[key] for key in adaptive)
+    last = {key: record.arrays[key][-1] for key in gap}
+    for key in adaptive:
+        assert last[key].max() < last["gd depth 1"].min()
+        ahead = last["gd depth 2"].max() < last[key].min()
+        assert ahead if key.startswith("adagrad") else not ahead
+    assert record.config["rates"].index(record.summary["gd depth 3"]["best_rate"]) not in (0, 12)  # inside the grid
+
+
+def test_emp_adam():
+    record, gap = recorded_models()
+    assert gap["adam-tensorflow1 depth 1"] < 0.1 * min(gap[f"gd depth {N}"] for N in (1, 2, 3))
+    last = {N: record.arrays[f"adam-tensorflow1 depth {N}"][-1] for N in (1, 2, 3)}
+    for N in (2, 3):
+        assert last[N].max() < 0.55 * last[1].min()
+        early = [record.summary[f"adam-tensorflow1 depth {n}"]["steps_to_gap"][0] for n in (1, N)]
+        assert early[1] > 3 * early[0]  # the control: it is not ahead all along
+
+
+# ---- chapter 9
+
+
+@quick
 @given(N=st.integers(2, 6), k=st.integers(1, 2), width=st.integers(1, 3), s=st.floats(0.15, 0.4), seed=seeds)
 def test_thm_plateau(N, k, width, s, seed):
     loss, S, lr = regression(k, 3, 2, seed), 0.5, 0.03
@@ -1233,6 +1415,22 @@ def raced(seeds, power=4, steps=1500):
     return found
 
 
+def test_emp_figure_5():
+    record, gap = recorded_models()
+    steps, zero = record.arrays["steps"], record.arrays["gd depth 8"][0].median()
+    level, crossed = gap["gd depth 1"], {}
+    for key in ("gd depth 1", "gd depth 4", "gd depth 8", "gd depth 4 identity", "gd depth 8 identity"):
+        middle = record.arrays[key].median(1).values
+        crossed[key] = [steps[middle <= goal][0].item() if (middle <= goal).any() else np.inf for goal in (zero / 2, level)]
+    for N in (4, 8):
+        assert record.arrays[f"gd depth {N}"].min() > zero / 2  # every start stands still to the end
+        assert crossed[f"gd depth {N} identity"][0] < 5000
+    assert crossed["gd depth 4 identity"][1] < 0.5 * crossed["gd depth 1"][1]
+    assert 0.5 < crossed["gd depth 8 identity"][1] / crossed["gd depth 1"][1] < 0.9
+    stable = ~record.arrays["gd depth 4 grid"].isnan()
+    assert record.config["rates"][int(stable.nonzero()[-1, 0])] == 1e-3  # a larger rate would end the wait, and diverges
+
+
 RACE = []
 
 
@@ -1246,3 +1444,135 @@ def test_emp_identity():
     gaps, halves = zip(*(RACE or raced((10, 11, 12))))
     assert max(halves[3:]) < 60 and min(gaps[3:]) > gaps[0] and gaps[4] > gaps[3]
     assert gaps[1] < gaps[3]  # the one that waited is ahead
+
+
+# ---- chapter 10
+
+TINY = {"channels": (3, 4), "kernel": 3, "hidden": 12, "side": 12}
+
+
+def test_emp_parameters():
+    counts = {name: convnet.parameters(convnet.build(name, generator(0))) for name in ("original", "deep", "folded")}
+    assert counts["original"] == 832 + 51_264 + 1_606_144 + 5_130 == 1_663_370 == counts["folded"]
+    assert counts["deep"] - counts["original"] == 262_244
+    assert round(100 * 262_244 / 1_663_370, 2) == 15.77
+
+
+@quick
+@given(seed=seeds, lr=st.floats(0.01, 0.3), penalty=st.floats(0, 0.5), dropout=st.sampled_from([0.0, 0.5]))
+def test_thm_inside(seed, lr, penalty, dropout):
+    net = convnet.build("deep", generator(seed % 1000), std=0.3, **TINY, dropout=dropout).double()
+    X, y = dl.normal(6, 144, generator=generator(seed)), torch.arange(6)
+    for pair in (net.dense, net.output):
+        before = [layer.weight.detach().clone() for layer in pair]
+        G = torch.autograd.grad(torch.nn.functional.cross_entropy(net(X), y), [layer.weight for layer in pair])
+        after = [(1 - lr * penalty) * W - lr * g for W, g in zip(before, G)]
+        D, E = dl.imbalance(before)[0], dl.imbalance(after)[0]
+        rest = lr**2 * (G[1].T @ G[1] - G[0] @ G[0].T)
+        assert worst(E - (1 - lr * penalty) ** 2 * D - rest) < 1e-12 * (1 + worst(D))
+    if worst(*G) > 1e-3:  # control: without the term of second order
+        assert worst(E - (1 - lr * penalty) ** 2 * D) > 1e-12
+
+
+@quick
+@given(k=st.integers(1, 5), h=st.integers(1, 5), d=st.integers(1, 5), seed=seeds)
+def test_prop_average_rate(k, h, d, seed):
+    W1, W2 = dl.near_zero_init((d, h, k), 1.0, generator(seed))
+    A = torch.kron(W2 @ W2.T, torch.eye(d).double()) + torch.kron(torch.eye(k).double(), W1.T @ W1)
+    mean = (W2**2).sum() / k + (W1**2).sum() / d
+    assert abs(A.trace() / (k * d) - mean) < 1e-12 * (1 + mean)
+    G = dl.normal(k, d, generator=generator(seed + 1))
+    moved = (W2 - 1e-6 * G @ W1.T) @ (W1 - 1e-6 * W2.T @ G) - W2 @ W1
+    assert worst(moved / -1e-6 - (A @ G.flatten()).reshape(k, d)) < 1e-4 * (1 + mean)
+    many = [dl.near_zero_init((d, h, k), 0.5, generator(seed + i)) for i in range(400)]
+    average = sum((W2**2).sum() / k + (W1**2).sum() / d for W1, W2 in many) / 400
+    assert abs(average / (h * 0.5) - 1) < 0.35  # h (0.25 + 0.25)
+
+
+@quick
+@given(k=st.integers(1, 4), d=st.integers(1, 4), extra=st.integers(0, 2), seed=seeds)
+def test_prop_nuclear(k, d, extra, seed):
+    W, h = dl.normal(k, d, generator=generator(seed)), min(k, d) + extra
+    nuclear = torch.linalg.svdvals(W).sum()
+    first, second = dl.balanced_init((d, h, k), generator(seed), W=W)
+    penalty = lambda *layers: sum((V**2).sum() for V in layers) / 2
+    assert abs(penalty(first, second) - nuclear) < 1e-10 * (1 + nuclear)
+    turn = dl.normal(h, h, generator=generator(seed + 1)) + 3 * torch.eye(h).double()
+    other = torch.linalg.solve(turn, first), second @ turn
+    assert worst(other[1] @ other[0] - W) < 1e-8 and penalty(*other) > nuclear * (1 - 1e-12)
+    c = 1e3
+    assert worst((c * second) @ (first / c) - W) < 1e-9 and penalty(first / c) < 1e-3 * (1 + nuclear)
+    assert penalty(c * second, first / c) > 10 * nuclear  # control: with both, that costs
+
+
+def recorded_nets():
+    record = dl.recorded.load("mnist-convnet", quiet=True)
+    return record, {name: found for name, found in record.summary.items() if found["best_rate"] is not None}
+
+
+def steps_to(record, name, level):
+    """The steps of every seed, counted here from the losses of the batches."""
+    found = []
+    for run in record.arrays[name].numpy().T:
+        means = np.convolve(run, np.ones(25) / 25, "valid")
+        found.append(25 + np.argmax(means <= level) if (means <= level).any() else np.inf)
+    return np.median(found)
+
+
+def test_emp_mnist():
+    record, nets = recorded_nets()
+    for name in ("deep", "deep, new not penalised"):
+        for level, recorded in zip(record.config["levels"], nets[name]["steps_to"]):
+            assert abs(steps_to(record, name, level) - recorded) <= 1
+            assert 2 / 3 < steps_to(record, "original", level) / steps_to(record, name, level) < 1
+        assert nets[name]["least"] < nets["original"]["most"]
+    for name, rates in (("original", (0.05, 0.4)), ("deep", (0.05, 0.4))):  # the best rate lies inside its window
+        assert rates[0] < nets[name]["best_rate"] < rates[1]
+    runs = [run for run in record.metrics if run["model"] == "original"]
+    assert len(runs) == 20 and len({run["seed"] for run in runs}) == 5
+    slow = np.median([run["loss"] for run in runs if run["rate"] == 0.05])  # control: rates make more difference than depth
+    assert slow / nets["original"]["loss"] > nets["deep"]["loss"] / nets["original"]["loss"]
+
+
+def test_emp_new_std():
+    record, nets = recorded_nets()
+    small, large = (nets[f"deep, std {std}"] for std in (0.001, 0.5))
+    assert small["loss"] < 1.5 * nets["original"]["loss"] and small["most"] < nets["original"]["most"]
+    assert large["least"] > 3 * nets["original"]["most"] and large["steps_to"][1] is None
+
+
+def test_emp_product():
+    record, nets = recorded_nets()
+    assert 5 < nets["original"]["parameters"] / nets["low-rank"]["parameters"] < 6
+    assert nets["original, folded start"]["parameters"] == nets["original"]["parameters"]
+    for name in ("low-rank", "deep, identity start"):
+        ratios = np.array(nets["original"]["steps_to"]) / np.array(nets[name]["steps_to"])
+        assert (0.9 < ratios).all() and (ratios < 1.5).all() and nets[name]["least"] < nets["original"]["least"]
+    folded = np.array(nets["original"]["steps_to"]) / np.array(nets["original, folded start"]["steps_to"])
+    assert nets["original, folded start"]["loss"] > 1.2 * nets["original"]["loss"] and folded[-1] < 0.9
+    lost = [run["loss"] is None for run in record.metrics if run["model"] == "deep, no momentum"]
+    assert sum(lost) > 10 and record.summary["deep, no momentum"] == {"best_rate": None}
+    assert nets["original, no momentum"]["best_rate"] == 0.1  # the control: the original has a rate
+
+
+def test_emp_second_net():
+    record, nets = recorded_nets()
+    ratios = {name: np.array(nets["small original"]["steps_to"]) / np.array(nets[name]["steps_to"])
+              for name in ("small deep", "small deep, identity start")}
+    assert (ratios["small deep"] < 0.9).all() and (np.abs(ratios["small deep, identity start"] - 1) < 0.1).all()
+    assert nets["small deep"]["least"] > nets["small original"]["most"]
+    assert all(nets[name]["best_rate"] == 0.4 for name in ("small original", *ratios))  # inside 0.1 to 0.8
+
+
+def test_emp_mnist_tutorial():
+    record = dl.recorded.load("mnist-tutorial", quiet=True)
+    config, (first, second) = record.config, (record.summary[name] for name in ("original", "deep"))
+    assert config["steps"] == 8593 and config["dataset"] == "mnist" and config["order"] == "tutorial"
+    factors = np.array(first["steps_to"]) / np.array(second["steps_to"])
+    assert len(factors) == 6 and (factors > 0.9).all() and (factors < 1.2).all()
+    assert second["loss"] < first["loss"] < 3 * second["loss"]  # late, the deep network is ahead in this one run
+    assert second["parameters"] - first["parameters"] == 262_244
+    terms = [record.arrays[f"{name} penalty"][:, 0] for name in ("original", "deep")]
+    assert terms[1][0] > 1.1 * terms[0][0]  # control: with the penalty they differ before the first step
+    for name, found in record.summary.items():
+        assert found["validation_error"] < 0.02, name  # both have learnt
