@@ -22,6 +22,6 @@ class Config(mnist_convnet.Config):
 
 
 SCALES = {
-    "quick": Config(dataset="mnist-5k", models=MODELS[-3:-1], seeds=(0, 1), steps=60, order="shuffled"),
+    "quick": Config(dataset="mnist-5k", models=MODELS[-3:-1], seeds=(0, 1), steps=120, order="shuffled"),
     "full": Config(),
 }
