@@ -1,0 +1,170 @@
+"""How many conservation laws does a network's gradient flow have? Exact ranks, two-sided, modulo a large prime.
+
+A function of the weights is conserved for every loss and all data exactly if its gradient is orthogonal to the gradient
+fields of all losses, and then to all their Lie brackets. So the laws number at most the parameters less the rank of the
+brackets at a generic point, and at least the rank of the gradients of the balances we know. Both ranks are computed at
+a random point of a prime field, where a rank can only be too small, never too large: where the two counts meet, both are
+exact.
+"""
+
+import dataclasses
+import itertools
+import numbers
+
+import numpy as np
+
+PRIME = 2**31 - 1  # products of two residues fit into 64 bits
+DEEPEST = 7  # brackets of more fields are not tried
+
+
+@dataclasses.dataclass(frozen=True)
+class Laws:
+    """``count`` laws of a network with ``parameters`` weights, of which ``balances`` are known ones; ``fields``: the rank
+    of all gradient fields and their brackets. ``certified``: the two-sided count is closed, so ``count`` is a theorem;
+    otherwise it is an upper bound and ``balances`` a lower one."""
+
+    count: int
+    parameters: int
+    balances: int
+    fields: int
+    certified: bool
+
+
+def count_laws(dims, activation="linear", bias=False, seed=0):
+    """The number of independent conservation laws of gradient flow common to all losses and data, as a :class:`Laws`.
+
+    ``dims``: the widths ``(n_0, ..., n_N)``. ``activation``: ``"linear"``, or ``"relu"``, whose count is for data that
+    can switch every unit on and off by itself (with at least two inputs, or biases, such data exist for one hidden layer).
+    ``bias``: every layer has one. The known laws are the entries of ``W_{j+1}^T W_{j+1} - W_j W_j^T - b_j b_j^T`` at every
+    hidden layer, for ``"relu"`` their diagonals. Marcotte, Gribonval and Peyre 2023.
+    """
+    dims = tuple(dims)
+    if len(dims) < 2 or not all(isinstance(n, numbers.Integral) and n >= 1 for n in dims):
+        raise ValueError(f"dims is {dims!r}; expected at least two positive integers (n_0, ..., n_N)")
+    if activation not in ("linear", "relu"):
+        raise ValueError(f"activation is {activation!r}; expected 'linear' or 'relu'")
+    net = _Net(dims, activation, bias, np.random.default_rng(seed))
+    balances = _rank(net.balance_gradients())
+    vectors, fields = np.zeros((0, net.size), dtype=np.int64), 0
+    for depth in range(1, DEEPEST + 1):
+        vectors = np.concatenate([vectors, net.brackets(depth, net.size - balances - fields + 2)])
+        before, fields = fields, _rank(vectors)
+        if fields + balances == net.size:
+            break
+        single = dims[0] == dims[-1] == 1 and activation == "linear" and not bias  # one field up to a factor: no brackets
+        if single or depth > 1 and fields == before:
+            break
+    count = net.size - fields
+    return Laws(count, net.size, balances, fields, certified=count == balances or dims[0] == dims[-1] == 1 and fields == 1)
+
+
+class _Net:
+    """A network at a random point of the prime field, with its gradient fields and their brackets.
+
+    Numbers are jets: arrays ``(2^e, batch, rows, columns)`` of the coefficients of products of ``e`` nilpotent
+    infinitesimals, so that a derivative in a direction is a coefficient. A bias is a last column, behind a constant unit.
+    """
+
+    def __init__(self, dims, activation, bias, rng):
+        self.dims, self.relu, self.bias, self.rng = dims, activation == "relu", int(bias), rng
+        self.shapes = [(rows, columns + self.bias) for columns, rows in zip(dims, dims[1:])]
+        self.size = sum(rows * columns for rows, columns in self.shapes)
+        self.point = self._random(self.size)
+
+    def _random(self, *shape):
+        return self.rng.integers(1, PRIME, size=shape, dtype=np.int64)
+
+    def brackets(self, depth, count):
+        """``count`` random left-normed brackets of ``depth`` gradient fields at the point, (count, size)."""
+        losses = [self._loss(count) for _ in range(depth)]
+        return self._bracket(losses, np.broadcast_to(self.point, (1, count, self.size)))[0]
+
+    def _loss(self, batch):
+        """The gradient of a random loss at the output, and for ReLU random weights of the units, which switch."""
+        gradient = self._random(batch, self.dims[-1], self.dims[0] + self.bias)
+        masks = [self._random(batch, n, 1) if self.relu else np.ones((batch, n, 1), dtype=np.int64) for n in self.dims[1:-1]]
+        return gradient, masks
+
+    def _bracket(self, losses, theta):
+        """[...[[X_1, X_2], X_3]..., X_m] at the jets ``theta``, (2^e, batch, size)."""
+        if len(losses) == 1:
+            return self._field(losses[0], theta)
+        inner, outer = losses[:-1], losses[-1:]
+        return (self._along(outer, theta, self._bracket(inner, theta))
+                - self._along(inner, theta, self._bracket(outer, theta))) % PRIME
+
+    def _along(self, losses, theta, direction):
+        """The derivative of a bracket in a direction: the coefficient of a new infinitesimal."""
+        return self._bracket(losses, np.concatenate([theta, direction]))[len(theta):]
+
+    def _field(self, loss, theta):
+        """The gradient of <C, network> in all weights; ``theta`` (2^e, batch, size)."""
+        G, masks = loss
+        layers = self._layers(theta)
+        below = [self._constant(np.eye(self.dims[0] + self.bias, dtype=np.int64), theta)]  # from input to each layer
+        for W, mask in zip(layers[:-1], masks):
+            below.append(self._with_constant_unit(_times(W, below[-1]) * mask % PRIME))
+        above = self._constant(G, theta)  # from the output's gradient down to each layer
+        parts = []
+        for j in reversed(range(len(layers))):
+            parts.append(_times(above, below[j].swapaxes(-1, -2)))
+            if j:
+                above = _times(layers[j].swapaxes(-1, -2), above)[..., :self.dims[j], :] * masks[j - 1] % PRIME
+        return np.concatenate([part.reshape(*part.shape[:2], -1) for part in reversed(parts)], axis=-1)
+
+    def _layers(self, theta):
+        ends = np.cumsum([rows * columns for rows, columns in self.shapes])
+        return [part.reshape(*theta.shape[:2], *shape) for part, shape in
+                zip(np.split(theta, ends[:-1], axis=-1), self.shapes)]
+
+    def _constant(self, matrix, theta):
+        jets = np.zeros((len(theta), theta.shape[1], *matrix.shape[-2:]), dtype=np.int64)
+        jets[0] = matrix
+        return jets
+
+    def _with_constant_unit(self, jets):
+        if not self.bias:
+            return jets
+        row = np.zeros((*jets.shape[:2], 1, jets.shape[-1]), dtype=np.int64)
+        row[0, ..., -1] = 1
+        return np.concatenate([jets, row], axis=-2)
+
+    def balance_gradients(self):
+        """The gradients of the known laws at the point, (laws, size)."""
+        theta = np.stack([np.broadcast_to(self.point, (self.size, self.size)), np.eye(self.size, dtype=np.int64)])
+        layers = self._layers(theta)
+        laws = []
+        for W, V, n in zip(layers, layers[1:], self.dims[1:]):
+            inner = V[..., :n]
+            D = _times(inner.swapaxes(-1, -2), inner) - _times(W, W.swapaxes(-1, -2))
+            entries = [(i, i) for i in range(n)] if self.relu else itertools.combinations_with_replacement(range(n), 2)
+            laws += [D[1, :, i, j] % PRIME for i, j in entries]
+        return np.array(laws, dtype=np.int64).reshape(-1, self.size)
+
+
+def _times(A, B):
+    """The product of jets of matrices modulo the prime."""
+    e = max(len(A), len(B))
+    product = np.zeros((e, *np.broadcast_shapes(A.shape[1:-2], B.shape[1:-2]), A.shape[-2], B.shape[-1]), dtype=np.int64)
+    for i, j in itertools.product(range(e), repeat=2):
+        if not i & j:
+            for k in range(A.shape[-1]):
+                product[i | j] += A[i, ..., :, k, None] * B[j, ..., None, k, :] % PRIME
+    return product % PRIME
+
+
+def _rank(matrix):
+    """The rank modulo the prime, by elimination."""
+    matrix, rank = matrix.copy() % PRIME, 0
+    for column in range(matrix.shape[1]):
+        rows = np.flatnonzero(matrix[rank:, column])
+        if len(rows) == 0:
+            continue
+        pivot = rank + rows[0]
+        matrix[[rank, pivot]] = matrix[[pivot, rank]]
+        matrix[rank] = matrix[rank] * pow(int(matrix[rank, column]), -1, PRIME) % PRIME
+        others = np.flatnonzero(matrix[:, column])
+        others = others[others != rank]
+        matrix[others] = (matrix[others] - matrix[others, column, None] * matrix[rank]) % PRIME
+        rank += 1
+    return rank
