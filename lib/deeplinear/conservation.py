@@ -3,8 +3,8 @@
 A function of the weights is conserved for every loss and all data exactly if its gradient is orthogonal to the gradient
 fields of all losses, and then to all their Lie brackets. So the laws number at most the parameters less the rank of the
 brackets at a generic point, and at least the rank of the gradients of the balances we know. Both ranks are computed at
-a random point of a prime field, where a rank can only be too small, never too large: where the two counts meet, both are
-exact.
+a random point of a prime field, where a rank can only be too small, never too large: where the two counts meet, both
+are exact.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ DEEPEST = 7  # brackets of more fields are not tried
 
 @dataclasses.dataclass(frozen=True)
 class Laws:
-    """``count`` laws of a network with ``parameters`` weights, of which ``balances`` are known ones; ``fields``: the rank
-    of all gradient fields and their brackets. ``certified``: the two-sided count is closed, so ``count`` is a theorem;
+    """``count`` laws of a network with ``parameters`` weights, of which ``balances`` are known ones; ``fields``: the
+    rank of all gradient fields and their brackets. ``certified``: the two-sided count is closed, so ``count`` is a theorem;
     otherwise it is an upper bound and ``balances`` a lower one."""
 
     count: int
@@ -34,9 +34,9 @@ def count_laws(dims, activation="linear", bias=False, seed=0):
     """The number of independent conservation laws of gradient flow common to all losses and data, as a :class:`Laws`.
 
     ``dims``: the widths ``(n_0, ..., n_N)``. ``activation``: ``"linear"``, or ``"relu"``, whose count is for data that
-    can switch every unit on and off by itself (with at least two inputs, or biases, such data exist for one hidden layer).
-    ``bias``: every layer has one. The known laws are the entries of ``W_{j+1}^T W_{j+1} - W_j W_j^T - b_j b_j^T`` at every
-    hidden layer, for ``"relu"`` their diagonals. Marcotte, Gribonval and Peyre 2023.
+    can switch every unit on and off by itself (with two inputs, or biases, such data exist for one hidden layer).
+    ``bias``: every layer has one. The known laws are the entries of ``W_{j+1}^T W_{j+1} - W_j W_j^T - b_j b_j^T`` at
+    every hidden layer, for ``"relu"`` their diagonals. Marcotte, Gribonval and Peyre 2023.
     """
     dims = tuple(dims)
     if len(dims) < 2 or not all(isinstance(n, numbers.Integral) and n >= 1 for n in dims):
@@ -45,24 +45,25 @@ def count_laws(dims, activation="linear", bias=False, seed=0):
         raise ValueError(f"activation is {activation!r}; expected 'linear' or 'relu'")
     net = _Net(dims, activation, bias, np.random.default_rng(seed))
     balances = _rank(net.balance_gradients())
+    single = dims[0] == dims[-1] == 1 and activation == "linear" and not bias  # one field up to a factor: no brackets
     vectors, fields = np.zeros((0, net.size), dtype=np.int64), 0
     for depth in range(1, DEEPEST + 1):
         vectors = np.concatenate([vectors, net.brackets(depth, net.size - balances - fields + 2)])
         before, fields = fields, _rank(vectors)
         if fields + balances == net.size:
             break
-        single = dims[0] == dims[-1] == 1 and activation == "linear" and not bias  # one field up to a factor: no brackets
         if single or depth > 1 and fields == before:
             break
     count = net.size - fields
-    return Laws(count, net.size, balances, fields, certified=count == balances or dims[0] == dims[-1] == 1 and fields == 1)
+    return Laws(count, net.size, balances, fields, certified=single or count == balances)
 
 
 class _Net:
     """A network at a random point of the prime field, with its gradient fields and their brackets.
 
     Numbers are jets: arrays ``(2^e, batch, rows, columns)`` of the coefficients of products of ``e`` nilpotent
-    infinitesimals, so that a derivative in a direction is a coefficient. A bias is a last column, behind a constant unit.
+    infinitesimals, so that a derivative in a direction is a coefficient. A bias is a last column, behind a constant
+    unit.
     """
 
     def __init__(self, dims, activation, bias, rng):
@@ -82,8 +83,8 @@ class _Net:
     def _loss(self, batch):
         """The gradient of a random loss at the output, and for ReLU random weights of the units, which switch."""
         gradient = self._random(batch, self.dims[-1], self.dims[0] + self.bias)
-        masks = [self._random(batch, n, 1) if self.relu else np.ones((batch, n, 1), dtype=np.int64) for n in self.dims[1:-1]]
-        return gradient, masks
+        ones = lambda *shape: np.ones(shape, dtype=np.int64)
+        return gradient, [(self._random if self.relu else ones)(batch, n, 1) for n in self.dims[1:-1]]
 
     def _bracket(self, losses, theta):
         """[...[[X_1, X_2], X_3]..., X_m] at the jets ``theta``, (2^e, batch, size)."""
@@ -145,7 +146,8 @@ class _Net:
 def _times(A, B):
     """The product of jets of matrices modulo the prime."""
     e = max(len(A), len(B))
-    product = np.zeros((e, *np.broadcast_shapes(A.shape[1:-2], B.shape[1:-2]), A.shape[-2], B.shape[-1]), dtype=np.int64)
+    batch = np.broadcast_shapes(A.shape[1:-2], B.shape[1:-2])
+    product = np.zeros((e, *batch, A.shape[-2], B.shape[-1]), dtype=np.int64)
     for i, j in itertools.product(range(e), repeat=2):
         if not i & j:
             for k in range(A.shape[-1]):

@@ -1,0 +1,92 @@
+"""The balance laws of homogeneous networks, read off a ``torch.nn.Module``.
+
+Scaling everything that enters a unit by c and everything that leaves it by 1/c changes nothing, if what lies between
+is homogeneous of degree 1. So gradient flow keeps, for every hidden unit, channel or layer, the squares that leave less
+the squares that enter, and one step of gradient descent changes that by the same difference of the gradients' squares
+times the squared step (Du, Hu and Lee 2018).
+"""
+
+import dataclasses
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+LINEAR = (nn.Linear, nn.Conv2d)
+RECTIFIERS = {nn.ReLU, nn.LeakyReLU, F.relu, F.leaky_relu, torch.relu, "relu"}
+POOLS = {nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d}
+NEUTRAL = {nn.Identity, nn.Dropout, nn.Flatten, F.dropout, torch.flatten, "flatten", "reshape", "view", "contiguous"}
+
+
+class NotHomogeneous(ValueError):
+    """The network has a part whose balance is not known; the message names it and the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """The balance of the units between two layers that follow each other.
+
+    ``first`` and ``second``: the layers' names. ``value()``: what gradient flow keeps, shape (units,), with ``matrix``
+    (units, units), where nothing lies between. ``change()``: the same of the gradients: one step of gradient descent
+    with rate lr and without weight decay adds exactly ``lr**2 * change()``.
+    """
+
+    first: str
+    second: str
+    before: nn.Module
+    after: nn.Module
+    matrix: bool
+
+    def value(self):
+        return self._difference(lambda parameter: parameter.detach())
+
+    def change(self):
+        return self._difference(lambda parameter: parameter.grad)
+
+    def _difference(self, take):
+        into = take(self.before.weight).flatten(1)
+        if self.before.bias is not None:
+            into = torch.cat([into, take(self.before.bias)[:, None]], 1)
+        out = take(self.after.weight)
+        out = out.unflatten(1, (len(into), -1)).transpose(0, 1).flatten(1)  # all that leaves each unit or channel
+        if self.matrix:
+            return out @ out.mT - into @ into.mT
+        return out.square().sum(1) - into.square().sum(1)
+
+
+def laws(net, strict=True):
+    """The balance laws of a chain of dense and convolutional layers, a list of :class:`Law`, input first.
+
+    Between them: ReLU, leaky ReLU, max and average pooling, dropout, flattening. Biases are counted with what enters
+    their unit. The network is read with ``torch.fx``. Raises :class:`NotHomogeneous` for anything else (other
+    activations, batch normalisation, branches, a weight used twice), naming it; with ``strict=False`` activations and
+    normalisations that break the law are passed over, which is what a control needs.
+    """
+    modules, graph = dict(net.named_modules()), fx.symbolic_trace(net).graph
+    found, rectified, layers, users = [], False, [], None
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output", "get_attr"):
+            continue
+        inputs = [argument for argument in node.all_input_nodes if argument.op != "get_attr"]
+        if len(inputs) != 1 or users is not None and inputs[0] is not users:
+            raise NotHomogeneous(f"{node.name} joins or leaves a branch; expected one chain of layers")
+        users, part = node, modules[node.target] if node.op == "call_module" else node.target
+        kind = type(part) if isinstance(part, nn.Module) else part
+        if isinstance(part, LINEAR):
+            if any(part.weight is layer.weight for _, layer in layers):
+                raise NotHomogeneous(f"the weight of {node.target} is used twice; expected one for every layer")
+            if getattr(part, "groups", 1) != 1:
+                raise NotHomogeneous(f"{node.target} is a grouped convolution; expected groups=1")
+            if layers:
+                dense = isinstance(part, nn.Linear) and isinstance(layers[-1][1], nn.Linear)
+                found.append(Law(layers[-1][0], str(node.target), layers[-1][1], part, dense and not rectified))
+            layers.append((str(node.target), part))
+            rectified = False
+        elif kind in RECTIFIERS or kind in POOLS:
+            rectified = True
+        elif kind not in NEUTRAL:
+            if strict:
+                raise NotHomogeneous(f"{node.target} is {getattr(kind, '__name__', kind)}; expected layers, ReLU, leaky "
+                                     "ReLU, pooling, dropout and flattening only, homogeneous of degree 1")
+            rectified = True
+    return found
