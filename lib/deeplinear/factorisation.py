@@ -1,0 +1,74 @@
+"""Asymmetric low-rank matrix factorisation by gradient descent, with constant or decaying steps, batched.
+
+The objective is ``1/2 |U V^T - M|_F^2``, without the usual regulariser unless it is asked for: what balances the
+factors is gradient descent itself (Du, Hu and Lee 2018).
+"""
+
+import dataclasses
+import numbers
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """``steps`` (T,); ``loss`` (T, ...), without the regulariser; ``imbalance`` (T, ...), the Frobenius norm of
+    ``U^T U - V^T V``; ``drift_bound`` (T, ...), which the spectral norm of its change since the start does not exceed
+    without regulariser: the sum of the squared steps times the larger squared gradient norm; the final ``U``, ``V``."""
+
+    steps: torch.Tensor
+    loss: torch.Tensor
+    imbalance: torch.Tensor
+    drift_bound: torch.Tensor
+    U: torch.Tensor
+    V: torch.Tensor
+
+
+def decaying(eta, delta):
+    """The step sizes ``eta * (t + 1) ** -(1/2 + delta)``: square-summable, and summing to infinity.
+
+    Raises ``ValueError`` for ``delta`` outside (0, 1/2].
+    """
+    if not 0 < delta <= 0.5:
+        raise ValueError(f"delta is {delta!r}; expected 0 < delta <= 1/2, so that squared steps have a finite sum and "
+                         "steps an infinite one")
+    return lambda t: eta * (t + 1) ** -(0.5 + delta)
+
+
+def imbalance(U, V):
+    """``U^T U - V^T V`` of factors (..., m, r) and (..., n, r): shape (..., r, r)."""
+    return U.mT @ U - V.mT @ V
+
+
+def descend(M, U, V, step_size, steps, regulariser=0.0, record_every=1):
+    """Gradient descent on both factors at once; returns a :class:`Run`.
+
+    ``M`` (..., m, n), ``U`` (..., m, r), ``V`` (..., n, r), leading axes a batch. ``step_size``: a number, a tensor
+    of shape (..., 1, 1), or a function of the step such as :func:`decaying` gives. ``regulariser``: the factor c of
+    ``c/4 |U^T U - V^T V|_F^2``. The input is not changed. Raises ``ValueError`` for factors that do not fit.
+    """
+    if U.shape[-1] != V.shape[-1] or tuple(M.shape[-2:]) != (U.shape[-2], V.shape[-2]):
+        raise ValueError(f"M, U, V have shapes {tuple(M.shape)}, {tuple(U.shape)}, {tuple(V.shape)}; expected "
+                         "(..., m, n), (..., m, r), (..., n, r)")
+    if not isinstance(steps, numbers.Integral) or steps < 0 or record_every < 1:
+        raise ValueError(f"steps is {steps!r}, record_every {record_every!r}; expected counts, at least 0 and 1")
+    eta = step_size if callable(step_size) else lambda t: step_size
+    bound = M.new_zeros(torch.broadcast_shapes(M.shape[:-2], U.shape[:-2], V.shape[:-2]))
+    rows = []
+    for t in range(steps + 1):
+        R = U @ V.mT - M
+        if t % record_every == 0 or t == steps:
+            size = imbalance(U, V).norm(dim=(-2, -1)).expand(bound.shape)
+            rows.append((t, R.square().sum((-2, -1)) / 2, size, bound))
+        if t == steps:
+            break
+        G, H = R @ V, R.mT @ U
+        squares = torch.maximum(G.square().sum((-2, -1)), H.square().sum((-2, -1)))
+        if regulariser:
+            D = regulariser * imbalance(U, V)
+            G, H = G + U @ D, H - V @ D
+        lr = torch.as_tensor(eta(t), dtype=M.dtype, device=M.device)
+        bound = bound + (lr.squeeze((-2, -1)) if lr.ndim else lr) ** 2 * squares
+        U, V = U - lr * G, V - lr * H
+    at, *columns = zip(*rows)
+    return Run(torch.tensor(at), *map(torch.stack, columns), U, V)

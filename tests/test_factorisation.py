@@ -1,0 +1,73 @@
+"""Matrix factorisation: the gradients, the exact change of the balance in one step, the bound of its drift, batches."""
+
+import pytest
+import torch
+
+import deeplinear as dl
+from deeplinear import factorisation
+
+
+def problem(seed=0, m=6, n=5, r=2, std=0.3):
+    generator = dl.seeded(seed)
+    M = dl.normal(m, r, generator=generator) @ dl.normal(r, n, generator=generator)
+    return M, std * dl.normal(m, r, generator=generator), std * dl.normal(n, r, generator=generator)
+
+
+@pytest.mark.parametrize("regulariser", [0.0, 0.7])
+def test_a_step_is_a_gradient_step(regulariser):
+    M, U, V = problem()
+    U, V = U.requires_grad_(), V.requires_grad_()
+    loss = (U @ V.mT - M).square().sum() / 2 + regulariser / 4 * (U.mT @ U - V.mT @ V).square().sum()
+    G, H = torch.autograd.grad(loss, (U, V))
+    U, V = U.detach(), V.detach()
+    run = factorisation.descend(M, U, V, 0.01, 1, regulariser)
+    assert (run.U - (U - 0.01 * G)).abs().max() < 1e-14 and (run.V - (V - 0.01 * H)).abs().max() < 1e-14
+    change = factorisation.imbalance(run.U, run.V) - factorisation.imbalance(U, V) - 0.01**2 * (G.mT @ G - H.mT @ H)
+    assert (change.abs().max() < 1e-13) == (regulariser == 0)  # the control: another identity with it
+
+
+@pytest.mark.parametrize("step_size", [0.02, factorisation.decaying(0.1, 0.05)])
+def test_the_drift_stays_below_its_bound(step_size):
+    M, U, V = problem(1)
+    run = factorisation.descend(M, U, V, step_size, 2000, record_every=100)
+    drift = torch.linalg.matrix_norm(factorisation.imbalance(run.U, run.V) - factorisation.imbalance(U, V), 2)
+    assert 0.01 * run.drift_bound[-1] < drift <= run.drift_bound[-1] and run.loss[-1] < 1e-3 * run.loss[0]
+    assert (run.drift_bound.diff() >= 0).all() and run.steps[-1] == 2000 and len(run.steps) == 21
+
+
+def test_a_constant_step_drifts_in_proportion_and_the_regulariser_balances():
+    M, U, V = problem(2)
+    drift = []
+    for lr in (0.02, 0.01):
+        run = factorisation.descend(M, U, V, lr, int(20 / lr), record_every=1000)
+        drift.append((factorisation.imbalance(run.U, run.V) - factorisation.imbalance(U, V)).norm())
+    assert 1.6 < drift[0] / drift[1] < 2.4
+    regular = factorisation.descend(M, U, V, 0.01, 4000, regulariser=1.0, record_every=4000)
+    assert regular.imbalance[-1] < 1e-3 * run.imbalance[-1] and regular.loss[-1] < 1e-6
+
+
+def test_a_batch_is_its_runs():
+    problems = [problem(seed) for seed in (3, 4, 5)]
+    M, U, V = (torch.stack(part) for part in zip(*problems))
+    rates = torch.tensor([0.01, 0.02, 0.03], dtype=torch.float64)[:, None, None]
+    batch = factorisation.descend(M, U, V, rates, 50, record_every=10)
+    for i, (M, U, V) in enumerate(problems):
+        run = factorisation.descend(M, U, V, rates[i].item(), 50, record_every=10)
+        for name in ("loss", "imbalance", "drift_bound"):
+            torch.testing.assert_close(getattr(batch, name)[:, i], getattr(run, name), rtol=1e-10, atol=1e-12)
+
+
+def test_decaying_steps():
+    eta = factorisation.decaying(0.3, 0.25)
+    assert eta(0) == 0.3 and abs(eta(15) - 0.3 / 8) < 1e-15
+    for delta in (0, 0.6, -1):
+        with pytest.raises(ValueError, match=f"delta is {delta}; expected 0 < delta <= 1/2"):
+            factorisation.decaying(0.1, delta)
+
+
+def test_what_does_not_fit_is_named():
+    M, U, V = problem()
+    with pytest.raises(ValueError, match=r"M, U, V have shapes \(6, 5\), \(5, 2\), \(6, 2\)"):
+        factorisation.descend(M, V, U, 0.1, 1)
+    with pytest.raises(ValueError, match="steps is -1"):
+        factorisation.descend(M, U, V, 0.1, -1)
