@@ -11,6 +11,12 @@ from deeplinear.experiments import (EXPERIMENTS, l4_tries, mnist_convnet, mnist_
                                     regression_models, two_scales)
 
 
+def collected(module, config):
+    """What an experiment computes at this configuration: metrics, summary, arrays."""
+    jobs = module.jobs(config, "cpu")
+    return module.collect(config, jobs, [module.run_job(config, job, "cpu") for job in jobs])
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_both_scales_run_the_same_code(name):
     module = EXPERIMENTS[name]
@@ -60,9 +66,7 @@ def test_phase_diagram_picks_the_best_rate():
 
 def test_regression_models_are_the_runs_they_name():
     config = regression_models.SCALES["quick"]
-    jobs = regression_models.jobs(config, "cpu")
-    results = [regression_models.run_job(config, job, "cpu") for job in jobs]
-    metrics, summary, arrays = regression_models.collect(config, jobs, results)
+    metrics, summary, arrays = collected(regression_models, config)
     data = dl.data.load(config.dataset)
     loss = dl.LpLoss(data.X, data.y, 4)
     start = dl.near_zero_init((10, 1, 1, 1, 1), config.std, dl.seeded(1))
@@ -96,9 +100,7 @@ def test_two_scales_counts_the_steps_of_a_direct_run():
 
 def test_l4_tries_are_the_runs_they_name():
     config = l4_tries.SCALES["quick"]
-    jobs = l4_tries.jobs(config, "cpu")
-    results = [l4_tries.run_job(config, job, "cpu") for job in jobs]
-    _, summary, arrays = l4_tries.collect(config, jobs, results)
+    _, summary, arrays = collected(l4_tries, config)
     data = dl.data.load(config.dataset)
     loss = dl.LpLoss(data.X, data.y, 4)
     minimum, steps = loss.value(dl.losses.minimiser(loss)), arrays["steps"].tolist()

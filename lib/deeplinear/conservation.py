@@ -9,9 +9,10 @@ are exact.
 
 import dataclasses
 import itertools
-import numbers
 
 import numpy as np
+
+from . import chain
 
 PRIME = 2**31 - 1  # products of two residues fit into 64 bits
 DEEPEST = 7  # brackets of more fields are not tried
@@ -38,9 +39,7 @@ def count_laws(dims, activation="linear", bias=False, seed=0):
     ``bias``: every layer has one. The known laws are the entries of ``W_{j+1}^T W_{j+1} - W_j W_j^T - b_j b_j^T`` at
     every hidden layer, for ``"relu"`` their diagonals. Marcotte, Gribonval and Peyre 2023.
     """
-    dims = tuple(dims)
-    if len(dims) < 2 or not all(isinstance(n, numbers.Integral) and n >= 1 for n in dims):
-        raise ValueError(f"dims is {dims!r}; expected at least two positive integers (n_0, ..., n_N)")
+    dims = chain._check_dims(dims)
     if activation not in ("linear", "relu"):
         raise ValueError(f"activation is {activation!r}; expected 'linear' or 'relu'")
     net = _Net(dims, activation, bias, np.random.default_rng(seed))
@@ -50,9 +49,7 @@ def count_laws(dims, activation="linear", bias=False, seed=0):
     for depth in range(1, DEEPEST + 1):
         vectors = np.concatenate([vectors, net.brackets(depth, net.size - balances - fields + 2)])
         before, fields = fields, _rank(vectors)
-        if fields + balances == net.size:
-            break
-        if single or depth > 1 and fields == before:
+        if single or fields + balances == net.size or depth > 1 and fields == before:
             break
     count = net.size - fields
     return Laws(count, net.size, balances, fields, certified=single or count == balances)

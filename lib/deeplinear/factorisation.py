@@ -9,6 +9,8 @@ import numbers
 
 import torch
 
+from . import chain
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -37,7 +39,7 @@ def decaying(eta, delta):
 
 def imbalance(U, V):
     """``U^T U - V^T V`` of factors (..., m, r) and (..., n, r): shape (..., r, r)."""
-    return U.mT @ U - V.mT @ V
+    return chain.imbalance([V.mT, U])[0]
 
 
 def descend(M, U, V, step_size, steps, regulariser=0.0, record_every=1):

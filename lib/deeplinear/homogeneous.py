@@ -13,8 +13,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 LINEAR = (nn.Linear, nn.Conv2d)
-RECTIFIERS = {nn.ReLU, nn.LeakyReLU, F.relu, F.leaky_relu, torch.relu, "relu"}
-POOLS = {nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d}
+HOMOGENEOUS = {nn.ReLU, nn.LeakyReLU, F.relu, F.leaky_relu, torch.relu, "relu", nn.MaxPool2d, nn.AvgPool2d,
+               nn.AdaptiveAvgPool2d, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d}
 NEUTRAL = {nn.Identity, nn.Dropout, nn.Flatten, F.dropout, torch.flatten, "flatten", "reshape", "view", "contiguous"}
 
 
@@ -63,14 +63,14 @@ def laws(net, strict=True):
     normalisations that break the law are passed over, which is what a control needs.
     """
     modules, graph = dict(net.named_modules()), fx.symbolic_trace(net).graph
-    found, rectified, layers, users = [], False, [], None
+    found, rectified, layers, previous = [], False, [], None
     for node in graph.nodes:
         if node.op in ("placeholder", "output", "get_attr"):
             continue
         inputs = [argument for argument in node.all_input_nodes if argument.op != "get_attr"]
-        if len(inputs) != 1 or users is not None and inputs[0] is not users:
+        if len(inputs) != 1 or previous is not None and inputs[0] is not previous:
             raise NotHomogeneous(f"{node.name} joins or leaves a branch; expected one chain of layers")
-        users, part = node, modules[node.target] if node.op == "call_module" else node.target
+        previous, part = node, modules[node.target] if node.op == "call_module" else node.target
         kind = type(part) if isinstance(part, nn.Module) else part
         if isinstance(part, LINEAR):
             if any(part.weight is layer.weight for _, layer in layers):
@@ -82,7 +82,7 @@ def laws(net, strict=True):
                 found.append(Law(layers[-1][0], str(node.target), layers[-1][1], part, dense and not rectified))
             layers.append((str(node.target), part))
             rectified = False
-        elif kind in RECTIFIERS or kind in POOLS:
+        elif kind in HOMOGENEOUS:
             rectified = True
         elif kind not in NEUTRAL:
             if strict:
