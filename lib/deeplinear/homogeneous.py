@@ -28,7 +28,8 @@ class Law:
 
     ``first`` and ``second``: the layers' names. ``value()``: what gradient flow keeps, shape (units,), with ``matrix``
     (units, units), where nothing lies between. ``change()``: the same of the gradients: one step of gradient descent
-    with rate lr and without weight decay adds exactly ``lr**2 * change()``.
+    with rate lr and without weight decay adds exactly ``lr**2 * change()``. :prf:ref:`thm-unit-balance`,
+    :prf:ref:`prop-matrix-balance`.
     """
 
     first: str

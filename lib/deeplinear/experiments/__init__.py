@@ -9,8 +9,8 @@ of ``__main__.NUMERICS`` names them in a ``NUMERICS`` of its own.
 """
 
 from . import (l4_tries, layers_and_rule, mnist_balance, mnist_convnet, mnist_tutorial, phase_diagram,
-               regression_depth, regression_models, two_scales)
+               regression_depth, regression_models, relu_balance, two_scales)
 
 EXPERIMENTS = {module.NAME: module for module in (layers_and_rule, regression_depth, l4_tries, regression_models,
                                                    phase_diagram, two_scales, mnist_convnet, mnist_tutorial,
-                                                   mnist_balance)}
+                                                   mnist_balance, relu_balance)}

@@ -5,16 +5,15 @@ runs last equally long in time, rate times steps, so that what finite steps chan
 """
 
 import dataclasses
-import math
 
 import torch
 from torch.nn import functional as F
 
-from .. import chain, convnet, data, homogeneous
+from .. import chain, convnet, data, descent, homogeneous
 
 NAME = "mnist-balance"
 SUMMARY = "balance of every channel of the MNIST ConvNet over training, by SGD and with momentum (paper B, Theorem 2.3)"
-NUMERICS = ("data.py", "chain.py", "convnet.py", "homogeneous.py")
+NUMERICS = ("data.py", "chain.py", "convnet.py", "descent.py", "homogeneous.py")
 VALIDATION = 5000  # the first images, as in the tutorial
 
 
@@ -63,9 +62,10 @@ def run_job(config, job, device, checkpoint=None, report=None):
     laws = homogeneous.laws(net)
     steps, lr = steps_of(config, job["rate"]), job["rate"] * (1 - job["momentum"])
     optimiser = torch.optim.SGD(net.parameters(), lr=lr, momentum=job["momentum"])
-    at = sorted({round(math.exp(k / (config.points - 1) * math.log(steps))) for k in range(config.points)})
+    at = descent.logarithmic(steps, config.points)
     start, entering = _values(laws), _entering(laws)
-    total, rows = torch.zeros_like(start), []
+    total = torch.zeros_like(start)
+    rows = [(total, total, total)]
     losses = torch.full((steps,), torch.nan, dtype=torch.float64)
     order = chain.seeded(job["seed"])
     net.train()
@@ -80,11 +80,11 @@ def run_job(config, job, device, checkpoint=None, report=None):
             loss = F.cross_entropy(net(X[batch]), y[batch])
             optimiser.zero_grad()
             loss.backward()
-            total += lr**2 * torch.cat([law.change().double() for law in laws])
+            total = total + lr**2 * torch.cat([law.change().double() for law in laws])
             optimiser.step()
             losses[step] = loss.detach()
             if step + 1 in at:
-                rows.append((_values(laws) - start, total.clone(), _entering(laws) - entering))
+                rows.append((_values(laws) - start, total, _entering(laws) - entering))
             if report and step % 20 == 19:
                 report((step + 1) / steps)
     drift, identity, moved = (torch.stack(column).cpu() for column in zip(*rows))
