@@ -16,7 +16,7 @@ def layers(dims, seed=0, batch=()):
     return dl.near_zero_init(dims, 1.0, generator(seed), batch)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(dims=shapes, batch=batches, seed=st.integers(0, 10**6))
 def test_layer_gradients_against_autograd(dims, batch, seed):
     weights = [W.requires_grad_() for W in layers(dims, seed, batch)]
@@ -30,7 +30,7 @@ def test_layer_gradients_against_autograd(dims, batch, seed):
         torch.testing.assert_close(mine, theirs)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(dims=shapes, seed=st.integers(0, 10**6))
 def test_balanced_init_is_balanced(dims, seed):
     weights = dl.balanced_init(dims, generator(seed))

@@ -15,7 +15,7 @@ import deeplinear as dl
 
 field = dl.field
 w = sp.symbols("w1:4")
-quick = settings(deadline=None, max_examples=40)
+quick = settings(max_examples=40)
 
 
 def regression(d, p, seed, n=6, k=1):

@@ -30,7 +30,7 @@ def pair(k, d, seed=0, batch=()):
     return (torch.randn(*batch, k, d, generator=generator(seed + s), dtype=torch.float64) for s in (0, 1))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(k=st.integers(1, 5), d=st.integers(1, 5), depth=st.integers(1, 8), seed=st.integers(0, 10**6))
 def test_apply_and_matrix_against_the_definition(k, d, depth, seed):
     W, G = pair(k, d, seed)
