@@ -12,7 +12,8 @@ TABLE = [  # dims, activation, bias, laws
     ((1, 1, 1), "linear", False, 1), ((2, 2, 2), "linear", False, 3), ((2, 3, 2), "linear", False, 6),
     ((2, 2, 2, 2), "linear", False, 6), ((1, 2, 2, 1), "linear", False, 7), ((2, 2, 2), "linear", True, 3),
     ((1, 3, 2), "relu", False, 3), ((2, 3, 2), "relu", False, 3), ((2, 2, 2), "relu", True, 2), ((1, 4, 1), "relu", False, 4),
-    ((3, 2, 4), "relu", False, 2), ((1, 2, 2, 1), "linear", True, 6), ((1, 2, 3, 3, 2, 2, 1, 1), "linear", True, 22)]
+    ((3, 2, 4), "relu", False, 2), ((1, 2, 2, 1), "linear", True, 6), ((1, 2, 3, 3, 2, 2, 1, 1), "linear", True, 22),
+    ((1, 2, 2, 1, 2), "linear", False, 8), ((2, 1, 3, 3, 1, 2), "linear", False, 16)]  # a piece between two single units
 
 
 @pytest.mark.parametrize("dims, activation, bias, laws", TABLE)
@@ -63,7 +64,7 @@ def float_fields(dims, masks):
     return output
 
 
-@pytest.mark.parametrize("dims, activation", [((2, 2, 2), "linear"), ((2, 3, 2), "linear"), ((2, 2, 3, 2), "linear"),
+@pytest.mark.parametrize("dims, activation", [((2, 2, 2), "linear"), ((2, 3, 2), "linear"), ((2, 2, 3, 2), "linear"), ((1, 2, 2, 1, 2), "linear"),
                                               ((2, 3, 2), "relu"), ((2, 2, 2, 2), "relu")])
 def test_an_independent_rank_in_floating_point_agrees(dims, activation):
     generator = torch.Generator().manual_seed(1)

@@ -20,9 +20,9 @@ DEEPEST = 7  # brackets of more fields are not tried
 
 @dataclasses.dataclass(frozen=True)
 class Laws:
-    """``count`` laws of a network with ``parameters`` weights, of which ``balances`` are known ones; ``fields``: the
-    rank of all gradient fields and their brackets. ``certified``: the two-sided count is closed, so ``count`` is a theorem;
-    otherwise it is an upper bound and ``balances`` a lower one."""
+    """``count`` laws of a network with ``parameters`` weights, ``balances`` of them balances; ``fields``: the rank of all
+    gradient fields and their brackets. ``certified``: the two-sided count is closed, so ``count`` is a theorem; otherwise
+    it is an upper bound."""
 
     count: int
     parameters: int
@@ -37,22 +37,25 @@ def count_laws(dims, activation="linear", bias=False, seed=0):
     ``dims``: the widths ``(n_0, ..., n_N)``. ``activation``: ``"linear"``, or ``"relu"``, whose count is for data that
     can switch every unit on and off by itself (with two inputs, or biases, such data exist for one hidden layer).
     ``bias``: every layer has one. The known laws are the entries of ``W_{j+1}^T W_{j+1} - W_j W_j^T - b_j b_j^T`` at
-    every hidden layer, for ``"relu"`` their diagonals. Marcotte, Gribonval and Peyre 2023.
+    every hidden layer, for ``"relu"`` their diagonals; and, in a linear network without biases, all laws of a piece that
+    leads from a layer of one unit to another. Marcotte, Gribonval and Peyre 2023; :prf:ref:`thm-certificate`.
     """
     dims = chain._check_dims(dims)
     if activation not in ("linear", "relu"):
         raise ValueError(f"activation is {activation!r}; expected 'linear' or 'relu'")
     net = _Net(dims, activation, bias, np.random.default_rng(seed))
-    balances = _rank(net.balance_gradients())
-    single = dims[0] == dims[-1] == 1 and activation == "linear" and not bias  # one field up to a factor: no brackets
+    known = net.balance_gradients()
+    balances = laws = _rank(known)
+    if activation == "linear" and not bias:
+        laws = _rank(np.concatenate([known, net.piece_gradients()]))
     vectors, fields = np.zeros((0, net.size), dtype=np.int64), 0
     for depth in range(1, DEEPEST + 1):
-        vectors = np.concatenate([vectors, net.brackets(depth, net.size - balances - fields + 2)])
+        vectors = np.concatenate([vectors, net.brackets(depth, net.size - laws - fields + 2)])
         before, fields = fields, _rank(vectors)
-        if single or fields + balances == net.size or depth > 1 and fields == before:
+        if fields + laws == net.size or depth > 1 and fields == before:
             break
     count = net.size - fields
-    return Laws(count, net.size, balances, fields, certified=single or count == balances)
+    return Laws(count, net.size, balances, fields, certified=count == laws)
 
 
 class _Net:
@@ -138,6 +141,22 @@ class _Net:
             entries = [(i, i) for i in range(n)] if self.relu else itertools.combinations_with_replacement(range(n), 2)
             laws += [D[1, :, i, j] % PRIME for i, j in entries]
         return np.array(laws, dtype=np.int64).reshape(-1, self.size)
+
+    def piece_gradients(self):
+        """The gradients of all laws of the pieces between layers of one unit, (laws, size): a piece computes a number from
+        a number, so its fields are multiples of one, and what is orthogonal to that one are its laws."""
+        ends = np.cumsum([0, *(rows * columns for rows, columns in self.shapes)])
+        ones = [j for j, n in enumerate(self.dims) if n == 1]
+        laws = [np.zeros((0, self.size), dtype=np.int64)]
+        for low, high in zip(ones, ones[1:]):
+            piece = _Net(self.dims[low:high + 1], "linear", False, self.rng)
+            piece.point = self.point[ends[low]:ends[high]]
+            field = piece.brackets(1, 1)[0]
+            rows = np.zeros((piece.size - 1, self.size), dtype=np.int64)
+            rows[:, ends[low]] = -field[1:] % PRIME
+            rows[:, ends[low] + 1:ends[high]] = np.eye(piece.size - 1, dtype=np.int64) * field[0]
+            laws.append(rows)
+        return np.concatenate(laws)
 
 
 def _times(A, B):
