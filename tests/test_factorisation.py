@@ -55,6 +55,9 @@ def test_a_batch_is_its_runs():
         run = factorisation.descend(M, U, V, rates[i].item(), 50, record_every=10)
         for name in ("loss", "imbalance", "drift_bound"):
             torch.testing.assert_close(getattr(batch, name)[:, i], getattr(run, name), rtol=1e-10, atol=1e-12)
+    sweep = factorisation.descend(M, U, V, rates, 50)  # one problem, three steps
+    assert sweep.loss.shape == (51, 3) and sweep.U.shape == (3, *U.shape)
+    torch.testing.assert_close(sweep.loss[-1, 2], run.loss[-1], rtol=1e-10, atol=1e-12)
 
 
 def test_decaying_steps():

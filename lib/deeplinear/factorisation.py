@@ -29,7 +29,7 @@ class Run:
 def decaying(eta, delta):
     """The step sizes ``eta * (t + 1) ** -(1/2 + delta)``: square-summable, and summing to infinity.
 
-    Raises ``ValueError`` for ``delta`` outside (0, 1/2].
+    What the decay costs: :prf:ref:`prop-clock`. Raises ``ValueError`` for ``delta`` outside (0, 1/2].
     """
     if not 0 < delta <= 0.5:
         raise ValueError(f"delta is {delta!r}; expected 0 < delta <= 1/2, so that squared steps have a finite sum and "
@@ -48,6 +48,7 @@ def descend(M, U, V, step_size, steps, regulariser=0.0, record_every=1):
     ``M`` (..., m, n), ``U`` (..., m, r), ``V`` (..., n, r), leading axes a batch. ``step_size``: a number, a tensor
     of shape (..., 1, 1), or a function of the step such as :func:`decaying` gives. ``regulariser``: the factor c of
     ``c/4 |U^T U - V^T V|_F^2``. The input is not changed. Raises ``ValueError`` for factors that do not fit.
+    :prf:ref:`thm-factor-descent`.
     """
     if U.shape[-1] != V.shape[-1] or tuple(M.shape[-2:]) != (U.shape[-2], V.shape[-2]):
         raise ValueError(f"M, U, V have shapes {tuple(M.shape)}, {tuple(U.shape)}, {tuple(V.shape)}; expected "
@@ -55,13 +56,14 @@ def descend(M, U, V, step_size, steps, regulariser=0.0, record_every=1):
     if not isinstance(steps, numbers.Integral) or steps < 0 or record_every < 1:
         raise ValueError(f"steps is {steps!r}, record_every {record_every!r}; expected counts, at least 0 and 1")
     eta = step_size if callable(step_size) else lambda t: step_size
-    bound = M.new_zeros(torch.broadcast_shapes(M.shape[:-2], U.shape[:-2], V.shape[:-2]))
+    batches = [torch.as_tensor(eta(0)).shape[:-2], *(factor.shape[:-2] for factor in (M, U, V))]
+    bound = M.new_zeros(torch.broadcast_shapes(*batches))
     rows = []
     for t in range(steps + 1):
         R = U @ V.mT - M
         if t % record_every == 0 or t == steps:
             size = imbalance(U, V).norm(dim=(-2, -1)).expand(bound.shape)
-            rows.append((t, R.square().sum((-2, -1)) / 2, size, bound))
+            rows.append((t, (R.square().sum((-2, -1)) / 2).expand(bound.shape), size, bound))
         if t == steps:
             break
         G, H = R @ V, R.mT @ U
