@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 import deeplinear as dl
 from deeplinear import convnet
-from deeplinear.experiments import (EXPERIMENTS, l4_tries, mnist_convnet, mnist_tutorial, phase_diagram,
-                                    regression_models, two_scales)
+from deeplinear.experiments import (EXPERIMENTS, l4_tries, mnist_balance, mnist_convnet, mnist_tutorial, phase_diagram,
+                                    regression_models, relu_balance, two_scales)
 
 
 def collected(module, config):
@@ -23,7 +24,7 @@ def test_both_scales_run_the_same_code(name):
     assert module.NAME == name and module.SCALES.keys() == {"quick", "full"}
     assert {type(config) for config in module.SCALES.values()} == {module.Config}
     sizes = [sum(job["size"] for job in module.jobs(config, "cpu")) for config in module.SCALES.values()]
-    assert sizes[0] < 1e6 < sizes[1]
+    assert 5 * sizes[0] < sizes[1] and sizes[0] < 1e6
 
 
 def test_phase_diagram_counts_the_steps_of_a_direct_run():
@@ -147,3 +148,36 @@ def test_full_convnet_experiments_use_the_tutorials_settings():
     assert tutorial.steps == 10 * 55_000 // 64 and [m.variant for m in tutorial.models] == ["original", "deep"]
     assert {(m.rates, m.momentum) for m in tutorial.models} == {((0.1,), 0.9)}  # 0.01 / (1 - 0.9)
     assert len(sweep.seeds) == 5 and {model.net for model in sweep.models} == {"tutorial", "small"}
+
+
+def test_relu_balance_is_plain_descent_on_its_problem():
+    config = dataclasses.replace(relu_balance.SCALES["quick"], rates=(0.02,))
+    jobs, summary, arrays = collected(relu_balance, config)
+    X, Y = relu_balance.problem(config, 0)
+    stds, generator = dict(config.stds)["unbalanced"], dl.seeded(1000)
+    W = [std * dl.normal(b, a, generator=generator) for std, a, b in zip(stds, config.widths, config.widths[1:])]
+    for _ in range(config.steps):
+        z1 = X @ W[0].T
+        z2 = z1.clamp(min=0) @ W[1].T
+        E = (z2.clamp(min=0) @ W[2].T - Y) / len(X)
+        d2 = (E @ W[2]) * (z2 > 0)
+        d1 = (d2 @ W[1]) * (z1 > 0)
+        W = [V - 0.02 * G for V, G in zip(W, (d1.T @ X, d2.T @ z1.clamp(min=0), E.T @ z2.clamp(min=0)))]
+    squares = torch.stack([V.square().sum() for V in W])
+    assert (arrays["unbalanced 0.02"][-1, :, 0] - squares).abs().max() < 1e-9
+    assert np.allclose(summary["unbalanced 0.02"]["differences"], -squares.diff())
+    assert summary["balanced 0.02"]["loss"] > 0 and len(jobs) == 2 and arrays["at"][-1] == config.steps
+    full = relu_balance.SCALES["full"]
+    assert full.widths == (1000, 100, 100, 10) and full.steps == 10_000 and dict(full.stds)["balanced"][1] ** 2 == 1e-5
+
+
+def test_mnist_balance_follows_the_identity_under_sgd_only():
+    config = dataclasses.replace(mnist_balance.SCALES["quick"], rates=(0.1,), time=2.0)
+    jobs, summary, arrays = collected(mnist_balance, config)
+    assert len(jobs) == 2 and [mnist_balance.steps_of(config, rate) for rate in (0.1, 0.05)] == [20, 40]
+    assert arrays["start"].shape == (8 + 16 + 64,) and arrays["SGD 0.1 at"][-1] == 20
+    assert max(summary["SGD 0.1"]["defect"]) < 1e-5 < 0.01 * max(summary["SGD 0.1"]["drift"])
+    assert max(summary["momentum 0.1"]["defect"]) > 0.1 * max(summary["momentum 0.1"]["drift"])
+    assert (arrays["SGD 0.1 drift"][0] == 0).all() and arrays["SGD 0.1 drift"].abs().max() == max(summary["SGD 0.1"]["drift"])
+    full = mnist_balance.SCALES["full"]
+    assert [mnist_balance.steps_of(full, rate) for rate in full.rates] == [4296, 8592, 17184]  # 5, 10, 20 passes of 859

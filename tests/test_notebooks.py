@@ -165,6 +165,11 @@ def test_every_claim_row_is_complete(claim):
         dl.recorded.load(claim["record"], quiet=True)
 
 
+def test_every_row_of_the_survey_is_settled():
+    settled = {row for claim in CLAIMS for row in claim["ledger"]}
+    assert settled == {f"{part}{row:02}" for part, rows in (("A", 41), ("B", 14), ("C", 9)) for row in range(1, rows + 1)}
+
+
 def test_claim_rows_are_unique():
     ids = [claim["id"] for claim in CLAIMS]
     assert len(set(ids)) == len(ids)
