@@ -29,6 +29,9 @@ IMAGES = {
     "dense ReLU": lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(144, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 3)),
     "leaky": lambda: nn.Sequential(nn.Flatten(), *leaky(144, 5, 4, 3)),
+    "linear, dropout": lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 7), nn.Dropout(0.5), nn.Linear(7, 3)),
+    "conv, conv, average, dense": lambda: nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.Conv2d(3, 4, 3, stride=2), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)),
     "linear, no bias": lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 5, bias=False), nn.Linear(5, 3, bias=False)),
 }
 
@@ -68,6 +71,8 @@ def test_the_matrix_law_stands_exactly_where_nothing_lies_between():
     assert [law.matrix for law in homogeneous.laws(seeded(IMAGES["linear, no bias"]))] == [True]
     deep = homogeneous.laws(seeded(IMAGES["the deep ConvNet"]))
     assert [law.matrix for law in deep] == [False, False, True, False, True]
+    assert [law.matrix for law in homogeneous.laws(seeded(IMAGES["linear, dropout"]))] == [False]  # a mask for each unit
+    assert [law.matrix for law in homogeneous.laws(seeded(IMAGES["conv, conv, average, dense"]))] == [True, True]
     net = seeded(IMAGES["dense ReLU"])  # the control: across ReLU the matrix law fails off the diagonal
     across = [homogeneous.Law(law.first, law.second, law.before, law.after, True) for law in homogeneous.laws(net)]
     assert step(net, across)[0] > 1e-5
@@ -114,3 +119,26 @@ def test_other_shapes_of_network_are_refused():
         homogeneous.laws(Residual())
     with pytest.raises(homogeneous.NotHomogeneous, match="grouped convolution"):
         homogeneous.laws(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2)))
+    for behind in (nn.MaxPool2d(3, 1, 1), nn.Conv2d(2, 2, 3)):  # an image made of the units of a dense layer
+        net = nn.Sequential(nn.Linear(4, 8), nn.Unflatten(1, (2, 2, 2)), behind, nn.Flatten(), nn.Linear(8, 2))
+        with pytest.raises(homogeneous.NotHomogeneous, match="takes the units of 0, a dense layer, for an image"):
+            homogeneous.laws(net, strict=False)
+    assert len(homogeneous.laws(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2), nn.Identity()))) == 1
+
+
+def test_kinks_and_ties_do_no_harm():
+    """Weights and inputs in {-1, 0, 1}: most pre-activations are exactly zero, and pools are tied."""
+    net = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(108, 3)).double()
+    with torch.no_grad():
+        net[0].weight.copy_(dl.normal(3, 1, 3, 3, generator=dl.seeded(0)).round().clamp(-1, 1))
+        net[0].bias.zero_()
+        net[4].weight.copy_(dl.normal(3, 108, generator=dl.seeded(1)))
+    X = (dl.normal(8, 1, 12, 12, generator=dl.seeded(2)) > 1).double()
+    assert (net[0](X) == 0).double().mean() > 0.2
+    nn.functional.cross_entropy(net(X), torch.arange(8) % 3).backward()
+    (law,) = homogeneous.laws(net)
+    before, change = law.value(), law.change()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter -= 0.1 * parameter.grad
+    assert (law.value() - before - 0.01 * change).abs().max() < 1e-13 and change.abs().max() > 1e-4

@@ -13,9 +13,12 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 LINEAR = (nn.Linear, nn.Conv2d)
-HOMOGENEOUS = {nn.ReLU, nn.LeakyReLU, F.relu, F.leaky_relu, torch.relu, "relu", nn.MaxPool2d, nn.AvgPool2d,
-               nn.AdaptiveAvgPool2d, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d}
-NEUTRAL = {nn.Identity, nn.Dropout, nn.Flatten, F.dropout, torch.flatten, "flatten", "reshape", "view", "contiguous"}
+UNIT_BY_UNIT = {nn.ReLU, nn.LeakyReLU, F.relu, F.leaky_relu, torch.relu, "relu", nn.MaxPool2d, F.max_pool2d, nn.Dropout,
+                F.dropout}
+ALIKE = {nn.Identity, nn.Flatten, torch.flatten, "flatten", "reshape", "view", "contiguous", nn.AvgPool2d, F.avg_pool2d,
+         nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d}  # one linear map for all units: pairs of units keep their law
+NEEDS_AN_IMAGE = {nn.MaxPool2d, F.max_pool2d, nn.AvgPool2d, F.avg_pool2d, nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d,
+                  "reshape", "view"}
 
 
 class NotHomogeneous(ValueError):
@@ -27,9 +30,9 @@ class Law:
     """The balance of the units between two layers that follow each other.
 
     ``first`` and ``second``: the layers' names. ``value()``: what gradient flow keeps, shape (units,), with ``matrix``
-    (units, units), where nothing lies between. ``change()``: the same of the gradients: one step of gradient descent
-    with rate lr and without weight decay adds exactly ``lr**2 * change()``. :prf:ref:`thm-unit-balance`,
-    :prf:ref:`prop-matrix-balance`.
+    (units, units), where nothing lies between that treats units differently. ``change()``: the same of the gradients:
+    one step of gradient descent with rate lr and without weight decay adds exactly ``lr**2 * change()``.
+    :prf:ref:`thm-unit-balance`, :prf:ref:`prop-matrix-balance`.
     """
 
     first: str
@@ -60,11 +63,11 @@ def laws(net, strict=True):
 
     Between them: ReLU, leaky ReLU, max and average pooling, dropout, flattening. Biases are counted with what enters
     their unit. The network is read with ``torch.fx``. Raises :class:`NotHomogeneous` for anything else (other
-    activations, batch normalisation, branches, a weight used twice), naming it; with ``strict=False`` activations and
-    normalisations that break the law are passed over, which is what a control needs.
+    activations, batch normalisation, branches, a weight used twice, images made of the units of a dense layer), naming
+    it; with ``strict=False`` activations and normalisations that break the law are passed over, as a control needs.
     """
     modules, graph = dict(net.named_modules()), fx.symbolic_trace(net).graph
-    found, rectified, layers, previous = [], False, [], None
+    found, alike, image, layers, previous = [], True, None, [], None
     for node in graph.nodes:
         if node.op in ("placeholder", "output", "get_attr"):
             continue
@@ -73,21 +76,25 @@ def laws(net, strict=True):
             raise NotHomogeneous(f"{node.name} joins or leaves a branch; expected one chain of layers")
         previous, part = node, modules[node.target] if node.op == "call_module" else node.target
         kind = type(part) if isinstance(part, nn.Module) else part
+        if layers and isinstance(layers[-1][1], nn.Linear) and (kind in NEEDS_AN_IMAGE or isinstance(part, nn.Conv2d)):
+            image = str(node.target)
         if isinstance(part, LINEAR):
             if any(part.weight is layer.weight for _, layer in layers):
                 raise NotHomogeneous(f"the weight of {node.target} is used twice; expected one for every layer")
+            if image:
+                raise NotHomogeneous(f"{image} takes the units of {layers[-1][0]}, a dense layer, for an image; expected "
+                                     "none behind a dense layer")
             if getattr(part, "groups", 1) != 1:
                 raise NotHomogeneous(f"{node.target} is a grouped convolution; expected groups=1")
             if layers:
-                dense = isinstance(part, nn.Linear) and isinstance(layers[-1][1], nn.Linear)
-                found.append(Law(layers[-1][0], str(node.target), layers[-1][1], part, dense and not rectified))
+                found.append(Law(layers[-1][0], str(node.target), layers[-1][1], part, alike))
             layers.append((str(node.target), part))
-            rectified = False
-        elif kind in HOMOGENEOUS:
-            rectified = True
-        elif kind not in NEUTRAL:
+            alike = True
+        elif kind in UNIT_BY_UNIT:
+            alike = False
+        elif kind not in ALIKE:
             if strict:
                 raise NotHomogeneous(f"{node.target} is {getattr(kind, '__name__', kind)}; expected layers, ReLU, leaky "
                                      "ReLU, pooling, dropout and flattening only, homogeneous of degree 1")
-            rectified = True
+            alike = False
     return found
