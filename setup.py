@@ -1,0 +1,21 @@
+"""A wheel carries what the library reads from book/: bundled data, recorded results, the ledger."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class WithBook(build_py):
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return  # a checkout has the folder itself
+        target = Path(self.build_lib, "deeplinear", "_book")
+        for name in ("data", "results"):
+            shutil.copytree(Path("book", name), target / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        shutil.copy("book/claims.yml", target)
+
+
+setup(cmdclass={"build_py": WithBook})
