@@ -3,3 +3,21 @@ window.addEventListener("beforeprint", () => {
   document.querySelectorAll("details").forEach((box) => { box.open = true; });
   document.querySelectorAll(".toggle-hidden").forEach((box) => box.classList.remove("toggle-hidden"));
 });
+
+// The tables of claims and of runs sort by the column whose head is pressed, again to turn the order round.
+document.querySelectorAll("table.ledger").forEach((table) => {
+  const rows = table.tBodies[0].rows;
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const button = document.createElement("button");
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const turn = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      [...table.tHead.rows[0].cells].forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", turn > 0 ? "ascending" : "descending");
+      const text = (row) => row.cells[column].textContent.trim();
+      const sorted = [...rows].sort((a, b) => turn * text(a).localeCompare(text(b), "en", { numeric: true }));
+      table.tBodies[0].append(...sorted);
+    });
+  });
+});
