@@ -1,10 +1,11 @@
 # make book    build the site             make test     everything CI checks
 # make lab     open JupyterLab            make refresh  run the notebooks and store their outputs
 # make results record the experiments     make bench    measure speeds against peers
+# make pdf     print the book to _build/book.pdf with Chromium
 # make clean   remove what make made
 
 .DELETE_ON_ERROR:
-.PHONY: book test lab refresh results bench clean
+.PHONY: book test pdf lab refresh results bench clean
 
 RECENT := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 ifndef PYTHON
@@ -24,6 +25,9 @@ test: .venv/.ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval book
 	$(MAKE) --no-print-directory book
 	$(BIN)/python -m pytest tests/test_site.py
+
+pdf: .venv/.ready
+	$(BIN)/python tools/pdf.py
 
 lab: .venv/.ready
 	@$(BIN)/python -c "import jupyterlab" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt jupyterlab

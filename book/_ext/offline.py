@@ -35,8 +35,16 @@ def drop_thebe_files(app, page, template, context, doctree):
                          and "thebe" not in str(getattr(file, "attributes", {}).get("body", ""))]
 
 
+def mend_single_page(app):
+    """Handlers registered for the one-page builder hide those for HTML there; it should know both."""
+    handlers = app.registry.translation_handlers
+    if "singlehtml" in handlers:
+        handlers["singlehtml"] = {**handlers.get("html", {}), **handlers["singlehtml"]}
+
+
 def setup(app):
     app.connect("builder-inited", copy_mathjax)
+    app.connect("builder-inited", mend_single_page)
     app.connect("doctree-resolved", drop_thebe_nodes, priority=900)
     app.connect("html-page-context", drop_thebe_files, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
