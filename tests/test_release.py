@@ -1,6 +1,7 @@
 """A wheel, made from a source distribution, works in an empty folder without the repository."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,3 +86,14 @@ def test_the_version_is_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert str(citation["version"]) == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"## {citation['version']}" in (ROOT / "book" / "changelog.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_workflows_call_what_exists(path):
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    targets = set(re.findall(r"^([.\w/-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert steps[0]["uses"].startswith("actions/checkout@")
+    for step in steps:
+        for command in re.findall(r"^make (.*)$", step.get("run", ""), re.M):
+            assert {word for word in command.split() if "=" not in word} <= targets, command
