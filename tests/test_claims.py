@@ -42,6 +42,11 @@ class Logistic:
         return self.value(W), self.gradient(W)
 
 
+def half_square(Phi):
+    """The loss |W - Phi|_F^2 / 2."""
+    return dl.LpLoss(torch.eye(Phi.shape[1], dtype=torch.float64), Phi.T, 2, "sum", 0.5)
+
+
 def regression(k, d, p, seed, n=9):
     return dl.LpLoss(dl.normal(n, d, generator=generator(seed)), dl.normal(n, k, generator=generator(seed + 1)), p)
 
@@ -1598,7 +1603,7 @@ def relu_net(widths, seed, phi=nn.ReLU(), bias=True):
 
 
 def logits_step(net, laws, lr, decay=0.0, seed=0, rows=12):
-    """One step with weight decay on some data: what it makes of the laws, and what the theorem says."""
+    """One step with weight decay on some data: for each law, what it makes of it less what the theorem says."""
     X = dl.normal(rows, net[0].in_features, generator=generator(seed))
     labels = torch.arange(rows) % net[-1].out_features
     net.zero_grad()
@@ -1607,7 +1612,7 @@ def logits_step(net, laws, lr, decay=0.0, seed=0, rows=12):
     with torch.no_grad():
         for W in net.parameters():
             W.copy_((1 - lr * decay) * W - lr * W.grad)
-    return worst(*(law.value() - value for law, value in zip(laws, said)))
+    return [law.value() - value for law, value in zip(laws, said)]
 
 
 @quick
@@ -1615,9 +1620,9 @@ def logits_step(net, laws, lr, decay=0.0, seed=0, rows=12):
        phi=st.sampled_from([nn.ReLU(), nn.LeakyReLU(0.3), nn.Identity()]))
 def test_thm_unit_balance(widths, seed, lr, decay, phi):
     net = relu_net(widths, seed, phi)
-    assert logits_step(net, dl.homogeneous.laws(net), lr, decay, seed) < 1e-11 * (1 + lr) ** 2  # any step, any decay
+    assert worst(*logits_step(net, dl.homogeneous.laws(net), lr, decay, seed)) < 1e-11 * (1 + lr) ** 2  # any step, any decay
     smooth = relu_net((4, 5, 3), 1, nn.Tanh())
-    assert logits_step(smooth, dl.homogeneous.laws(smooth, strict=False), 0.1) > 1e-5
+    assert worst(*logits_step(smooth, dl.homogeneous.laws(smooth, strict=False), 0.1)) > 1e-5
 
 
 def test_lem_in_out():
@@ -1664,18 +1669,12 @@ def test_prop_matrix_balance():
         (law,) = dl.homogeneous.laws(net)
         law = dataclasses.replace(law, matrix=True)
         start = law.value()
-        defect = logits_step(net, [law], 0.1, 0.2, 5)
+        defect = worst(*logits_step(net, [law], 0.1, 0.2, 5))
         assert defect < 1e-14 if bound is None else defect > bound
         if bound:  # two units that are on for the same examples keep their entry
             net[0].weight.data[1] = 2 * net[0].weight.data[0]
             net[0].bias.data[1] = 2 * net[0].bias.data[0]
-            X = dl.normal(12, 3, generator=generator(5))
-            F.cross_entropy(net.zero_grad() or net(X), torch.arange(12) % 2).backward()
-            before, change = law.value(), law.change()
-            with torch.no_grad():
-                for W in net.parameters():
-                    W -= 0.1 * W.grad
-            moved = law.value() - before - 0.01 * change
+            (moved,) = logits_step(net, [law], 0.1, seed=5)
             assert moved[0, 1].abs() < 1e-14 and moved[2:, :2].abs().max() > 1e-5
         assert start.shape == (4, 4)
 
@@ -1785,7 +1784,7 @@ def factor_run(M, U, V, etas):
 def test_prop_hyperbola():
     for seed, (m, n, r) in enumerate(((3, 5, 2), (6, 2, 3), (2, 2, 1))):
         M, U, V = factor_problem(seed, m, n, r)
-        loss = dl.LpLoss(torch.eye(n).double(), M.mT, 2, reduction="sum", scale=0.5)
+        loss = half_square(M)
         assert abs(loss.value(U @ V.mT) / (square_norm(U @ V.mT - M) / 2) - 1) < 1e-13
         C = torch.eye(r) + 0.3 * dl.normal(r, r, generator=generator(50))
         before, same, other = (square_norm(A @ B.mT - M) for A, B in ((U, V), (U @ C, V @ torch.linalg.inv(C).mT), (U @ C, V @ C)))
@@ -1793,8 +1792,7 @@ def test_prop_hyperbola():
         for c in (0.5, 3, 30):
             assert dl.descent.sharpness(loss, [V.mT / c, c * U]) >= c**2 * spectral(U) ** 2 * (1 - 1e-9)
     for u, v in ((2.0, 0.3), (0.2, 1.1)):  # rank one: the flow's minimum and its sharpness
-        target = 1.5 * torch.ones(1, 1).double()
-        loss = dl.LpLoss(torch.eye(1).double(), target, 2, scale=0.5)
+        loss = half_square(1.5 * torch.ones(1, 1).double())
         end = [W[-1] for W in dl.flow.layers(loss, [torch.tensor([[s]]).double() for s in (v, u)], [60.0]).weights]
         D = u**2 - v**2
         assert worst(dl.imbalance(end)[0] - D) < 1e-7
@@ -1802,7 +1800,7 @@ def test_prop_hyperbola():
         assert abs(dl.descent.sharpness(loss, end) - 2 * 1.5) > 0.05  # the control: not the balanced value
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), seeds, st.floats(-2, 2))
 def test_lem_factor_size(m, n, r, seed, power):
     _, U, V = factor_problem(seed, m, n, r)
@@ -2251,10 +2249,6 @@ def whitened(dataset):
     return dl.LpLoss(X, dataset.y, 2, scale=0.5)
 
 
-def half_square(Phi):
-    return dl.LpLoss(torch.eye(Phi.shape[1], dtype=torch.float64), Phi.T, 2, "sum", 0.5)
-
-
 @pytest.mark.parametrize("N", [2, 4])
 def test_thm_singular_values(N):
     loss, dims = Logistic(k=2, d=4, seed=3), (4,) + (5,) * (N - 1) + (2,)
@@ -2309,16 +2303,13 @@ def test_emp_completion():
     g, off = generator(11), {}
     M = dl.normal(10, 1, generator=g) @ dl.normal(1, 10, generator=g)
     mask = (dl.normal(10, 10, generator=g) < 0.2).double()
-    for N, lr in ((1, 0.3), (2, 0.03), (3, 0.02)):
-        W = [1e-3 ** (1 / N) * torch.eye(10, dtype=torch.float64)] * N
+    for N, lr, start in ((1, 0.3, 1e-3), (2, 0.03, 1e-3), (3, 0.02, 1e-3), (3, 0.02, 1.0)):
+        W = [start ** (1 / N) * torch.eye(10, dtype=torch.float64)] * N
         for _ in range(4000):
             W = [V - lr * G for V, G in zip(W, dl.layer_gradients(W, mask * (dl.end_to_end(W) - M)))]
-        off[N] = (((dl.end_to_end(W) - M) * (1 - mask)).norm() / (M * (1 - mask)).norm()).item()
-    assert off[1] > 0.9 and off[2] < 0.15 and off[3] < 0.15
-    W = [torch.eye(10, dtype=torch.float64)] * 3  # control: a large start
-    for _ in range(4000):
-        W = [V - 0.02 * G for V, G in zip(W, dl.layer_gradients(W, mask * (dl.end_to_end(W) - M)))]
-    assert ((dl.end_to_end(W) - M) * (1 - mask)).norm() > 0.3 * (M * (1 - mask)).norm()
+        off[N, start] = (((dl.end_to_end(W) - M) * (1 - mask)).norm() / (M * (1 - mask)).norm()).item()
+    assert off[1, 1e-3] > 0.9 and off[2, 1e-3] < 0.15 and off[3, 1e-3] < 0.15
+    assert off[3, 1.0] > 0.3  # control: a large start
 
 
 @pytest.mark.parametrize("shape, N", [((2, 4), 2), ((4, 2), 3), ((3, 3), 4)])

@@ -55,7 +55,7 @@ def wait_for(condition, seconds=60):
 
 
 def test_processes_find_what_one_process_finds(tmp_path, alone):
-    mine = work(tmp_path)
+    mine = work(tmp_path, pause=0.3)  # else the first process may be through before the second has started
     assert same(run(mine, workers=2), alone)
     assert len({line[2] for line in lines(mine)} - {str(os.getpid())}) == 2
     before = len(lines(mine))

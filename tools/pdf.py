@@ -45,8 +45,13 @@ def with_contents(text):
     return text[:first] + contents + text[first:]
 
 
+def find_browser():
+    """The path of an installed Chromium or Chrome, or None."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
 def main(target):
-    browser = next(filter(None, map(shutil.which, NAMES)), None)
+    browser = find_browser()
     if browser is None:
         sys.exit(f"error: none of {', '.join(NAMES)} is installed; the PDF is printed by one of them")
     page = one_page()

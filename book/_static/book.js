@@ -6,14 +6,14 @@ window.addEventListener("beforeprint", () => {
 
 // The tables of claims and of runs sort by the column whose head is pressed, again to turn the order round.
 document.querySelectorAll("table.ledger").forEach((table) => {
-  const rows = table.tBodies[0].rows;
-  [...table.tHead.rows[0].cells].forEach((head, column) => {
+  const rows = table.tBodies[0].rows, heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
       const turn = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-      [...table.tHead.rows[0].cells].forEach((other) => other.removeAttribute("aria-sort"));
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", turn > 0 ? "ascending" : "descending");
       const text = (row) => row.cells[column].textContent.trim();
       const sorted = [...rows].sort((a, b) => turn * text(a).localeCompare(text(b), "en", { numeric: true }));

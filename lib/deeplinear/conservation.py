@@ -69,7 +69,8 @@ class _Net:
     def __init__(self, dims, activation, bias, rng):
         self.dims, self.relu, self.bias, self.rng = dims, activation == "relu", int(bias), rng
         self.shapes = [(rows, columns + self.bias) for columns, rows in zip(dims, dims[1:])]
-        self.size = sum(rows * columns for rows, columns in self.shapes)
+        self.ends = np.cumsum([0, *(rows * columns for rows, columns in self.shapes)])
+        self.size = int(self.ends[-1])
         self.point = self._random(self.size)
 
     def _random(self, *shape):
@@ -114,9 +115,8 @@ class _Net:
         return np.concatenate([part.reshape(*part.shape[:2], -1) for part in reversed(parts)], axis=-1)
 
     def _layers(self, theta):
-        ends = np.cumsum([rows * columns for rows, columns in self.shapes])
         return [part.reshape(*theta.shape[:2], *shape) for part, shape in
-                zip(np.split(theta, ends[:-1], axis=-1), self.shapes)]
+                zip(np.split(theta, self.ends[1:-1], axis=-1), self.shapes)]
 
     def _constant(self, matrix, theta):
         jets = np.zeros((len(theta), theta.shape[1], *matrix.shape[-2:]), dtype=np.int64)
@@ -145,16 +145,16 @@ class _Net:
     def piece_gradients(self):
         """The gradients of all laws of the pieces between layers of one unit, (laws, size): a piece computes a number from
         a number, so its fields are multiples of one, and what is orthogonal to that one are its laws."""
-        ends = np.cumsum([0, *(rows * columns for rows, columns in self.shapes)])
         ones = [j for j, n in enumerate(self.dims) if n == 1]
         laws = [np.zeros((0, self.size), dtype=np.int64)]
         for low, high in zip(ones, ones[1:]):
             piece = _Net(self.dims[low:high + 1], "linear", False, self.rng)
-            piece.point = self.point[ends[low]:ends[high]]
+            start, end = self.ends[low], self.ends[high]
+            piece.point = self.point[start:end]
             field = piece.brackets(1, 1)[0]
             rows = np.zeros((piece.size - 1, self.size), dtype=np.int64)
-            rows[:, ends[low]] = -field[1:] % PRIME
-            rows[:, ends[low] + 1:ends[high]] = np.eye(piece.size - 1, dtype=np.int64) * field[0]
+            rows[:, start] = -field[1:] % PRIME
+            rows[:, start + 1:end] = np.eye(piece.size - 1, dtype=np.int64) * field[0]
             laws.append(rows)
         return np.concatenate(laws)
 
