@@ -15,16 +15,16 @@ endif
 BIN := .venv/bin
 # Tests and experiments run one process a core; more threads would wait for each other.
 export OMP_NUM_THREADS ?= 1
-SOURCES := _config.yml _toc.yml $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
+SOURCES := _config.yml _toc.yml tests/test_claims.py $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
 
 book: _build/html/.built
 	@echo "the book: file://$(CURDIR)/_build/html/index.html"
 
 test: .venv/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py --ignore=tests/test_browser.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval book
 	$(MAKE) --no-print-directory book
-	$(BIN)/python -m pytest tests/test_site.py
+	$(BIN)/python -m pytest -n 2 tests/test_site.py tests/test_browser.py
 
 pdf: .venv/.ready
 	$(BIN)/python tools/pdf.py

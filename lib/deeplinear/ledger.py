@@ -35,15 +35,17 @@ def counts():
 
 
 def claims():
-    """Every claim with its statement, source, verdict, and the names of its check and test, as a :class:`Table`."""
+    """Every claim with its source and verdict, linked to its statement, check, test and run, as a :class:`Table`."""
     rows = []
     for claim in read():
         link = f'<a href="{claim["chapter"]}.html#{claim["id"]}">{claim["id"]}</a>'
-        test = "test_" + claim["id"].replace("-", "_")
+        check = f'<a href="{claim["chapter"]}.html#check-{claim["id"]}">check</a>'
+        test = f'<a href="tests.html#test-{claim["id"]}">test</a>'
+        run = f'<a href="recorded-runs.html#run-{claim["record"]}">{claim["record"]}</a>' if claim.get("record") else ""
         rows.append([claim["chapter"][:2].lstrip("0"), link, html.escape(claim["statement"]), ", ".join(claim["ledger"]),
                      claim["source"], claim["kind"], f'<b>{claim["verdict"]}</b>',
-                     f'<code>check-{claim["id"]}</code><br><code>{test}</code>', claim.get("record") or ""])
-    return Table(["ch.", "claim", "statement", "ledger", "source", "kind", "verdict", "check and test", "run"], rows)
+                     f"{check}, {test}", run])
+    return Table(["ch.", "claim", "statement", "ledger", "source", "kind", "verdict", "checked by", "run"], rows)
 
 
 def records():
@@ -52,9 +54,8 @@ def records():
     for path in sorted(Path(data.book_folder("results")).glob("*.json")):
         record = recorded.load(path.stem, quiet=True)
         p = record.provenance
-        rows.append([f"<b>{record.name}</b>", p["scale"], f'{p["dataset"]["name"]}<br><code>{p["dataset"]["sha256"][:12]}</code>',
+        rows.append([f'<b id="run-{record.name}">{record.name}</b>', p["scale"],
+                     f'{p["dataset"]["name"]}<br><code>{p["dataset"]["sha256"][:12]}</code>',
                      html.escape(p["device"]), p["dtype"], f'torch {p["versions"]["torch"]}',
-                     f'<code>{p["commit"][:7]}</code>', p["finished"][:10], f'{p["wall_seconds"]} s',
-                     f'<code>{html.escape(p["command"])}</code>'])
-    return Table(["run", "scale", "data, SHA-256", "device", "numbers", "versions", "commit", "date", "time", "command"],
-                 rows)
+                     f'<code>{p["commit"][:7]}</code>', p["finished"][:10], f'{p["wall_seconds"]} s'])
+    return Table(["run", "scale", "data, SHA-256", "device", "numbers", "versions", "commit", "date", "time"], rows)

@@ -1,0 +1,40 @@
+"""What the theme's pages lack for readers with a keyboard or a screen reader, and marks on what a check printed."""
+
+import re
+from pathlib import Path
+
+MENDS = (
+    # A name that differs from the words on a button cannot be spoken to; the words alone are the name.
+    (r'(<button class="btn search-button-field[^>]*) title="Search" aria-label="Search"', r"\1"),
+    (r'title="(?:Light|Dark|System Settings)"></i>', 'aria-hidden="true"></i>'),
+    # The side bar is a landmark of its own.
+    (r'<div id="pst-primary-sidebar"', '<div id="pst-primary-sidebar" role="navigation" aria-label="Book"'),
+    # One id for the text of every box.
+    (r' id="proof-content"', ""),
+    # Deprecated roles of the list of references; lists that are not lists.
+    (r' role="doc-biblioentry"', ' role="listitem"'),
+    (r'(?s)<dl>\s*(<dd><em class="sig-param">.*?)</dl>',
+     lambda found: f'<ul class="signature">{found[1].replace("dd>", "li>")}</ul>'),
+    # No line begins with the comma that follows a formula.
+    (r'(<span class="math notranslate nohighlight">[^<]*</span>[,.;:)]+)', r'<span class="together">\1</span>'),
+    # The verdicts of checks and of controls, told apart by more than a word.
+    (r"(?m)(^|<span></span>)(check    [^\n]*)", r'\1<span class="verdict">\2</span>'),
+    (r"(?m)(^|<span></span>)(control  [^\n]*)", r'\1<span class="verdict fails">\2</span>'),
+)
+
+
+def mend_pages(app, failure):
+    if failure or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        mended = text
+        for pattern, replacement in MENDS:
+            mended = re.sub(pattern, replacement, mended)
+        if mended != text:
+            path.write_text(mended, encoding="utf-8")
+
+
+def setup(app):
+    app.connect("build-finished", mend_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,73 @@
+"""Links both ways: from a claim to its check and its test, from a statement to the functions that name it."""
+
+import ast
+import html
+import re
+from pathlib import Path
+
+import nbformat
+import yaml
+from docutils import nodes
+from sphinx import addnodes
+
+ROOT = Path(__file__).parents[2]
+CLAIMS = yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf-8"))
+TESTS_PAGE = "book/tests"
+
+
+def functions_of_statements():
+    """The public names of the library by the label of each statement that their docstrings refer to."""
+    found = {}
+    for path in sorted((ROOT / "lib" / "deeplinear").glob("*.py")):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        for item in module.body:
+            if isinstance(item, (ast.FunctionDef, ast.ClassDef)) and not item.name.startswith("_"):
+                for label in re.findall(r":prf:ref:`([^`]+)`", ast.get_docstring(item) or ""):
+                    found.setdefault(label, []).append(f"{path.stem}.{item.name}")
+    return found
+
+
+def name_the_functions(app, doctree):
+    """Under each statement, the functions that implement it, as links to the page of the library."""
+    for box in doctree.findall(lambda node: isinstance(node, nodes.Element) and "realtype" in node):
+        names = app.functions_of_statements.get(box["label"])
+        if names:
+            line = nodes.paragraph("", "In the library: ", classes=["in-library"])
+            for i, name in enumerate(dict.fromkeys(names)):
+                link = addnodes.pending_xref("", nodes.literal(name, name), refdomain="py", reftype="obj",
+                                             reftarget=f"deeplinear.{name}", refexplicit=True, refdoc=app.env.docname)
+                line += [nodes.Text(", "), link] if i else [link]
+            box += line
+
+
+def name_the_checks(app, doctree):
+    """The id of a check cell becomes an anchor of the page."""
+    path = Path(app.env.doc2path(app.env.docname))
+    if path.suffix == ".ipynb":
+        cells = nbformat.read(path, as_version=4).cells
+        for box in doctree.findall(nodes.container):
+            if box.get("nb_element") == "cell_code" and cells[box["cell_index"]]["id"].startswith("check-"):
+                box["ids"].append(cells[box["cell_index"]]["id"])
+
+
+def write_the_tests(app, page, source):
+    """The page of tests: each claim's test as it stands in tests/test_claims.py, with an anchor."""
+    if page != TESTS_PAGE or app.builder.name != "html":
+        return
+    chapter = None
+    for claim in CLAIMS:
+        if claim["chapter"] != chapter:
+            chapter = claim["chapter"]
+            source[0] += f"\n## Chapter {int(chapter[:2])}\n"
+        test = "test_" + claim["id"].replace("-", "_")
+        source[0] += (f'\n<p id="test-{claim["id"]}"><a href="{chapter}.html#{claim["id"]}">{claim["id"]}</a>: '
+                      f'{html.escape(claim["statement"])}</p>\n\n'
+                      f"```{{literalinclude}} ../tests/test_claims.py\n:pyobject: {test}\n:language: none\n```\n")
+
+
+def setup(app):
+    app.functions_of_statements = functions_of_statements()
+    app.connect("doctree-read", name_the_functions)
+    app.connect("doctree-read", name_the_checks)
+    app.connect("source-read", write_the_tests)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
