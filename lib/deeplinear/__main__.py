@@ -38,8 +38,12 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
-    except (data.DataUnavailable, recorded.RecordError, shards.WorkerDied, ValueError, OSError, MemoryError) as error:
+    except (data.DataUnavailable, recorded.RecordError, shards.WorkerDied, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (OSError, MemoryError) as error:
+        print(f"error: {error or type(error).__name__}. What was finished is kept; the same command goes on from there",
+              file=sys.stderr)
         return 1
 
 
@@ -49,9 +53,14 @@ def sources(module):
 
 
 def _run(options):
-    module = data.named("experiment", options.name, EXPERIMENTS)
+    module, device = data.named("experiment", options.name, EXPERIMENTS), _device(options)
+    with recorded.held(options.name, options.out):
+        print(f"recorded: {_record(module, device, options)}")
+    return 0
+
+
+def _record(module, device, options):
     config = module.SCALES[options.scale]
-    device = _device(options)
     torch.set_num_threads(1)  # here and in every worker: more threads a process only wait for each other
     dataset = module.origin_of_data(config) if hasattr(module, "origin_of_data") else data.load(config.dataset)
     origin = recorded.origin(sources(module))
@@ -66,8 +75,7 @@ def _run(options):
         origin={**origin, "compute_seconds": round(sum(float(result["_seconds"]) for result in results))},
         scale=options.scale, device=" and ".join(devices), folder=options.out)
     shards.forget(work)
-    print(f"recorded: {path}")
-    return 0
+    return path
 
 
 def _device(options):

@@ -125,7 +125,8 @@ def _find(alternatives, source, download):
 def _check_digest(path, content, expected):
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise DataUnavailable(f"{path} has SHA-256 {found}; expected {expected}. The file is not used.")
+        raise DataUnavailable(f"{path} has SHA-256 {found}; expected {expected}. The file is not used; "
+                              "remove it, or put the right one there")
 
 
 def _standardise(a):

@@ -28,9 +28,10 @@ STYLE = {
     "legend.frameon": False, "legend.fontsize": 9.5, "legend.handlelength": 2.6, "lines.linewidth": 1.8,
 }
 # Okabe and Ito's colours, told apart by the colour-blind; each comes with its own dash pattern.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555", "#e69f00")
-DASHES = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.2, 1.2)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555", "#e69f00", "#56b4e9", "#000000")
+DASHES = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.2, 1.2)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)),
+          (0, (1, 2.5)), (0, (6, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 MOST_POINTS = 160
 
 
@@ -61,7 +62,7 @@ def _styled(draw):
 
 @_styled
 def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slopes=None, markers=False, height=3.0,
-          share=False, dots=()):
+          share=False, dots=(), equal=False):
     """Curves in one panel or several side by side.
 
     ``panels``: ``{title: {label: (x values, y values)}}``; a label has the same colour and dashes in every panel. Two more
@@ -69,14 +70,18 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
     ``scale``: ``"loglog"``, ``"semilogy"``, ``"semilogx"`` or ``"linear"``. ``slopes``: ``{label: slope}`` draws grey
     guides of that slope on log-log axes through the first point of the label's curve. ``markers`` marks the points.
     ``share`` gives all panels one vertical axis. ``dots``: labels drawn as points without a line; a dict
-    gives each the label whose colour it takes.
+    gives each the label whose colour it takes. ``equal``: one unit is as long on both axes. Raises ``ValueError`` for more
+    curves than there are styles.
     """
     labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
+    own = [label for label in labels if not (isinstance(dots, dict) and label in dots)]
+    if len(own) > len(COLOURS):
+        raise ValueError(f"{len(own)} curves, but only {len(COLOURS)} styles to tell them apart: draw two figures")
     figure, axes = _panels(len(panels), height, share)
     for ax, (title, curves) in zip(axes, panels.items()):
         for label, (xs, ys, *band) in curves.items():
             like = dots[label] if isinstance(dots, dict) and label in dots else label
-            style, logarithmic = labels.index(like) % len(COLOURS), scale in ("loglog", "semilogx")
+            style, logarithmic = own.index(like), scale in ("loglog", "semilogx")
             if band:
                 edges = [_thin(xs, edge, logarithmic) for edge in band]
                 ax.fill_between(edges[0][0], edges[0][1], edges[1][1], color=COLOURS[style], alpha=0.2, linewidth=0)
@@ -91,18 +96,19 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
                             textcoords="offset points", color="#666666", fontsize=9)
         ax.set(xscale="log" if scale in ("loglog", "semilogx") else "linear",
                yscale="log" if scale in ("loglog", "semilogy") else "linear", xlabel=x, title=title)
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        low, high = ax.get_ylim()
-        if ax.get_yscale() == "log" and high < 60 * low:  # few powers of ten: label 2 and 5 as well
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            axis.set_minor_formatter(NullFormatter())
+            if axis.get_scale() == "log" and high < 60 * low:  # few powers of ten: label 2 and 5 as well
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        if equal:
+            ax.set_aspect("equal")
         if markers:
             ax.set_xticks(xs, [f"{value:g}" for value in xs])
     axes[0].set_ylabel(y)
     if len(labels) > 1:
         handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
-        columns = 2 if len(panels) == 1 else 4
+        columns = 2 if len(panels) == 1 else 4 if len(labels) <= 6 else 3
         figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(labels), columns))
     return figure
 
@@ -190,14 +196,15 @@ def curls(loss, depths=(1, 2, 3, 5), r=0.5, R=1.0):
 
 
 @_styled
-def factors(panels, columns, rows, x, y):
+def factors(panels, columns, rows, x, y, over):
     """Tables of factors as coloured maps: blue above 1, orange below 1, the number in every cell.
 
     ``panels``: ``{title: array (rows, columns)}``; infinity is drawn as ``>``, zero as ``<`` and NaN as a dash.
-    ``columns``, ``rows``: the labels; ``x``, ``y``: what they are. Three panels a line.
+    ``columns``, ``rows``: the labels; ``x``, ``y``: what they are; ``over``: what is divided by what, the heading. Three
+    panels a line.
     """
     lines_ = -(-len(panels) // 3)
-    figure = Figure(figsize=(7.0, 2.35 * lines_ + 0.3), layout="constrained")
+    figure = Figure(figsize=(7.0, 2.35 * lines_ + 0.55), layout="constrained")
     axes = figure.subplots(lines_, min(3, len(panels)), squeeze=False, sharex=True, sharey=True)
     for ax, (name, values) in zip(axes.flat, panels.items()):
         values = np.asarray(values, dtype=float)
@@ -214,6 +221,7 @@ def factors(panels, columns, rows, x, y):
                yticklabels=rows, xlim=(0, len(columns)), ylim=(0, len(rows)), title=name)
         ax.tick_params(length=0, labelsize=9)
         _without_axes(ax)
+    figure.suptitle(over, fontsize=STYLE["axes.labelsize"])
     for ax in axes[-1]:
         ax.set_xlabel(x)
     for ax in axes[:, 0]:

@@ -4,6 +4,7 @@ A record is ``<name>.json`` and, beside it, the arrays it names: ``<name>.<start
 in place last, so at every moment it and its arrays belong together. Only ``python -m deeplinear run`` writes records.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -21,6 +22,7 @@ import zlib
 from importlib.metadata import version
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 
@@ -28,6 +30,7 @@ from . import data
 
 SCHEMA = 1
 PACKAGES = ("deeplinear", "torch", "numpy", "scipy")
+_AGAIN = "Make it with: python -m deeplinear run {} --scale full"
 
 
 class RecordError(RuntimeError):
@@ -52,6 +55,29 @@ class Record:
         scale = "" if p["scale"] == "full" else f", {p['scale']} scale"
         return (f"recorded {p['finished'][:10]}: {p['dataset']['name']}{scale}, {len(self.config['seeds'])} seeds, "
                 f"{p['dtype']}, {p['device']}, commit {p['commit'][:7]}{' with changes' if p['dirty'] else ''}")
+
+
+@contextlib.contextmanager
+def held(name, folder):
+    """The right to record ``name`` in ``folder``, for one command at a time; the system takes it back from a killed one.
+
+    Raises :class:`RecordError` where another has it, or where nothing can be written.
+    """
+    path = Path(folder) / f".{name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise RecordError(f"another run of {name!r} is writing to {folder}; wait for it, or name another folder with "
+                          "--out") from error
+    except OSError as error:
+        raise RecordError(f"cannot write to {folder} ({error}); name another folder with --out") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def origin(source_files):
@@ -105,22 +131,22 @@ def load(name, config=None, folder=None, quiet=False):
     path = folder / f"{name}.json"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"
-        raise RecordError(f"no record {name!r} in {folder}; there: {there}. "
-                          f"Make it with: python -m deeplinear run {name} --scale full")
+        raise RecordError(f"no record {name!r} in {folder}; there: {there}. {_AGAIN.format(name)}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         schema = content["schema"]
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} is not a readable record ({type(error).__name__}: {error})") from error
+        raise RecordError(f"{path} is not a readable record ({type(error).__name__}: {error}). {_AGAIN.format(name)}") from error
     if schema != SCHEMA:
-        raise RecordError(f"{path} has schema {schema!r}; expected {SCHEMA}")
+        raise RecordError(f"{path} has schema {schema!r}; expected {SCHEMA}. {_AGAIN.format(name)}")
     if config is not None:
         wanted = config if isinstance(config, dict) else dataclasses.asdict(config)
         _refuse_mismatch(json.loads(json.dumps(wanted)), content["config"], path)
     arrays_path = _arrays_path(folder, name, content["provenance"]["arrays_sha256"])
     packed = arrays_path.read_bytes() if arrays_path.is_file() else b""
     if hashlib.sha256(packed).hexdigest() != content["provenance"]["arrays_sha256"]:
-        raise RecordError(f"{arrays_path} is missing or damaged; its SHA-256 differs from the one in {path.name}")
+        raise RecordError(f"{arrays_path} is missing or damaged; its SHA-256 differs from the one in {path.name}. "
+                          f"{_AGAIN.format(name)}")
     arrays = {key: torch.from_numpy(array) for key, array in _unpacked(packed).items()}
     record = Record(name, content["config"], content["metrics"], content["summary"], content["provenance"], arrays)
     if not quiet:
