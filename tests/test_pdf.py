@@ -9,7 +9,7 @@ import pdf
 PAGE = """<p>Front</p><span id="document-book/01-warm-up"></span><section id="warm-up"><h1>Warm-up<a class="headerlink" href="#x">#</a></h1>
 <a href="02-balanced-layers.html">on</a><a href="book/02-balanced-layers.html#thm-x">there</a><a href="../book/claims.html">c</a>
 <a href="https://doi.org/10.1/a.html">out</a></section><span id="document-book/02-balanced-layers"></span>
-<section id="b"><h1><span>2. </span>Balanced<a class="headerlink" href="#b">#</a></h1><p id="thm-x"></p></section>"""
+<section id="b"><h2><span>2. </span>Balanced<a class="headerlink" href="#b">#</a></h2><p id="thm-x"></p></section>"""
 
 
 def test_links_between_pages_become_links_in_the_page():
@@ -24,6 +24,17 @@ def test_the_contents_name_every_chapter_before_the_first():
     assert re.findall(r'href="#([^"]+)">(.*?)</a>', contents) == [
         ("document-book/01-warm-up", "Warm-up"), ("document-book/02-balanced-layers", "<span>2. </span>Balanced")]
     assert text.index("Front") < text.index("print-contents") < text.index('<span id="document-book/01-warm-up">')
+
+
+def test_links_without_a_target_become_words():
+    text = pdf.without_dead_links(pdf.own_links(PAGE))
+    assert re.findall(r'href="([^"]+)"', text) == ["#document-book/02-balanced-layers", "#thm-x", "https://doi.org/10.1/a.html", "#b"]
+    assert "claims" not in text and "\nc\n" not in text and ">there</a>" in text
+
+
+def test_a_book_without_chapters_is_an_error():
+    with pytest.raises(SystemExit, match="has no chapters"):
+        pdf.with_contents('<p>Front</p>')
 
 
 def test_without_a_browser_it_says_so(monkeypatch, tmp_path):

@@ -26,7 +26,7 @@ def one_page():
     site = folder / "_build" / "singlehtml"
     text = (site / "book" / "index.html").read_text(encoding="utf-8")
     page = site / "print.html"
-    page.write_text(with_contents(own_links(text)), encoding="utf-8")
+    page.write_text(without_dead_links(with_contents(own_links(text))), encoding="utf-8")
     return page
 
 
@@ -36,11 +36,20 @@ def own_links(text):
     return re.sub(r'href="(?:\.\./)?(?:book/)?([\w-]+)\.html"', r'href="#document-book/\1"', text)
 
 
+def without_dead_links(text):
+    """The page with the words of a link alone where its target is left out on paper, as the source of a test."""
+    targets = {html.unescape(name) for name in re.findall(r'\sid="([^"]+)"', text)}
+    return re.sub(r'<a\b[^>]*\shref="#([^"]+)"[^>]*>(.*?)</a>',
+                  lambda link: link[0] if html.unescape(link[1]) in targets else link[2], text, flags=re.S)
+
+
 def with_contents(text):
     """The page with a table of contents in front of the first chapter."""
-    chapters = re.findall(r'<span id="(document-book/[^"]+)"></span>.*?<h1>(.*?)<a class="headerlink"', text, re.S)
+    chapters = re.findall(r'<span id="(document-book/[^"]+)"></span>.*?<h[12]>(.*?)<a class="headerlink"', text, re.S)
+    if not chapters:
+        sys.exit("error: the one-page book has no chapters that a table of contents could name")
     entries = "".join(f'<li><a href="#{html.escape(target)}">{title}</a></li>' for target, title in chapters)
-    contents = f'<nav class="print-contents" aria-label="Contents"><h1>Contents</h1><ul>{entries}</ul></nav>'
+    contents = f'<nav class="print-contents" aria-label="Contents"><h2>Contents</h2><ul>{entries}</ul></nav>'
     first = text.index('<span id="document-book/')
     return text[:first] + contents + text[first:]
 

@@ -181,7 +181,7 @@
         curve(svg, at, contour(loss, r, R, 60), "first");
         const sum = integral(loss, N, r, R);
         return `Depth ${N}: the integral around the curve is ${Math.abs(sum) < 1e-4 ? "0" : sum.toFixed(3)}.`
-          + (Math.abs(sum) < 1e-4 ? "" : " So the field is the gradient of nothing.");
+          + (Math.abs(sum) >= 1e-4 ? " So the field is the gradient of nothing." : N > 1 ? " This curve sees nothing." : "");
       },
     },
 
@@ -189,7 +189,7 @@
     race: {
       label: "Loss against steps of gradient descent for one layer and for a deeper network of the same step",
       controls: [range("N", "depth of the second runner", 2, 8, 1, 2), choice("p", "power of the loss", ["2", "4", "6"], "4"),
-                 range("kappa", "conditioning", 0, 3, 0.25, 1.5, power), range("step", "step", -2.5, 0.25, 0.05, -0.5, power)],
+                 range("kappa", "conditioning", 0, 2, 0.25, 1.5, power), range("step", "step", -2.5, 0.25, 0.05, -0.5, power)],
       draw(svg, { N, p, kappa, step }) {
         const steps = 3000, runs = [1, N].map((depth) => race(depth, +p, 10 ** kappa, 10 ** step, steps));
         const at = frame(svg, [1, steps], [1e-8, 1], { x: "step", y: "loss", logx: true, logy: true });
@@ -212,10 +212,10 @@
     // (c) two scalar layers on their hyperbola
     hyperbola: {
       label: "Two scalar layers descending to the curve of minima, and the hyperbola that gradient flow would follow",
-      controls: [range("a", "first layer", -1.5, 2, 0.05, -1), range("b", "second layer", -1.5, 2, 0.05, 1.4),
+      controls: [range("a", "first layer, v", -1.5, 2, 0.05, -1), range("b", "second layer, u", -1.5, 2, 0.05, 1.4),
                  range("step", "step", -2, 0.2, 0.05, -0.6, power)],
       draw(svg, { a, b, step }) {
-        const span = [-1.7, 2.5], at = frame(svg, span, span, { x: "first layer", y: "second layer" });
+        const span = [-1.7, 2.5], at = frame(svg, span, span, { x: "first layer, v", y: "second layer, u" });
         const along = Array.from({ length: 201 }, (_, k) => span[0] + (span[1] - span[0]) * k / 200), Q = b * b - a * a;
         for (const sign of [1, -1]) {
           curve(svg, at, along.filter((x) => sign * x > 0.05).map((x) => [x, 1 / x]), "goal");
@@ -233,9 +233,9 @@
         }
         legend(svg, [["first", "descent"], ["flow", "the flow's hyperbola"], ["goal", "minima"]], W - 170, H - BOTTOM - 54);
         return Number.isFinite(c * d) && Math.abs(c * d) < 1e6
-          ? `The imbalance b\u00b2 - a\u00b2 goes from ${Q.toFixed(3)} to ${(d * d - c * c).toFixed(3)} in 400 steps; `
+          ? `The imbalance D = u\u00b2 - v\u00b2 goes from ${Q.toFixed(3)} to ${(d * d - c * c).toFixed(3)} in 400 steps; `
             + `the product ends at ${(c * d).toFixed(3)}.`
-          : `The imbalance b\u00b2 - a\u00b2 starts at ${Q.toFixed(3)}; the run diverges.`;
+          : `The imbalance D = u\u00b2 - v\u00b2 starts at ${Q.toFixed(3)}; the run diverges.`;
       },
     },
 

@@ -52,8 +52,9 @@ class Record:
     def source(self):
         """One line that says where the numbers come from."""
         p = self.provenance
+        seeds = f"{len(self.config['seeds'])} seed{'s' if len(self.config['seeds']) != 1 else ''}"
         scale = "" if p["scale"] == "full" else f", {p['scale']} scale"
-        return (f"recorded {p['finished'][:10]}: {p['dataset']['name']}{scale}, {len(self.config['seeds'])} seeds, "
+        return (f"recorded {p['finished'][:10]}: {p['dataset']['name']}{scale}, {seeds}, "
                 f"{p['dtype']}, {p['device']}, commit {p['commit'][:7]}{' with changes' if p['dirty'] else ''}")
 
 
