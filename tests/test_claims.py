@@ -1341,9 +1341,9 @@ def test_thm_plateau(N, k, width, s, seed):
     aligned = [s * torch.tensor([[0.0, 1.0]]).double()] + [s * torch.eye(1).double()] * (N - 1)
     n = 0
     while aligned[0].norm() <= S:
-        aligned = [W - 1e-3 * dW for W, dW in zip(aligned, dl.layer_gradients(aligned, g))]
+        aligned = [W - 0.01 * dW for W, dW in zip(aligned, dl.layer_gradients(aligned, g))]
         n += 1
-    exact = np.log(S / s) / np.log1p(1e-3) if N == 2 else (s ** -(N - 2) - S ** -(N - 2)) / ((N - 2) * 1e-3)
+    exact = np.log(S / s) / np.log1p(0.01) if N == 2 else (s ** -(N - 2) - S ** -(N - 2)) / ((N - 2) * 0.01)
     assert exact <= n <= 1.02 * exact + 1  # and the control: no bound larger by 3 per cent would hold
     assert n < 1.03 * exact + 1
 

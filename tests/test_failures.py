@@ -21,6 +21,7 @@ from deeplinear.__main__ import main
 ROOT = Path(__file__).parents[1]
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
 QUICK = "layers-and-rule"
+RUN = ("run", QUICK, "--workers", "1", "--out")  # in the process itself, without a second for every worker to start
 
 
 def command(*arguments, **environment):
@@ -37,7 +38,7 @@ def arrays(folder):
 def plain(tmp_path_factory):
     """The quick record as it is made on an ordinary day."""
     folder = tmp_path_factory.mktemp("plain")
-    done = command("run", QUICK, "--out", str(folder), OMP_NUM_THREADS="1")
+    done = command(*RUN, str(folder), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     return arrays(folder)
 
@@ -56,7 +57,7 @@ def test_every_row_of_the_table_has_its_test():
 @pytest.mark.parametrize("step", ["a job", "the record"])
 def test_a_full_disk_keeps_the_old_record(tmp_path, monkeypatch, capsys, step):
     """The disk fills up while a job is kept, or while the record is written: exit status 1, a message, the old record."""
-    assert main(["run", QUICK, "--out", str(tmp_path)]) == 0
+    assert main([*RUN, str(tmp_path)]) == 0
     before, replace = arrays(tmp_path), os.replace
 
     def full(source, target):
@@ -65,13 +66,12 @@ def test_a_full_disk_keeps_the_old_record(tmp_path, monkeypatch, capsys, step):
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    monkeypatch.setattr("deeplinear.shards.os.cpu_count", lambda: 1)  # in this process, where the disk is full
-    assert main(["run", QUICK, "--out", str(tmp_path)]) == 1
+    assert main([*RUN, str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "No space left on device" in said and "the same command goes on from there" in said
     assert same(arrays(tmp_path), before) and not list(tmp_path.rglob("*.part"))
     monkeypatch.setattr(os, "replace", replace)
-    assert main(["run", QUICK, "--out", str(tmp_path)]) == 0
+    assert main([*RUN, str(tmp_path)]) == 0
     assert same(arrays(tmp_path), before)
 
 
@@ -81,11 +81,11 @@ def test_two_runs_at_once(tmp_path, capsys):
               f"with recorded.held({QUICK!r}, {str(tmp_path)!r}): print(flush=True); time.sleep(60)"]
     with subprocess.Popen(holder, stdout=subprocess.PIPE) as first:
         first.stdout.readline()
-        assert main(["run", QUICK, "--out", str(tmp_path)]) == 1
+        assert main([*RUN, str(tmp_path)]) == 1
         assert f"another run of '{QUICK}' is writing to {tmp_path}; wait for it, or name another folder" in capsys.readouterr().err
         assert not list(tmp_path.glob("*.json"))
         first.kill()
-    assert main(["run", QUICK, "--out", str(tmp_path)]) == 0
+    assert main([*RUN, str(tmp_path)]) == 0
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npz"]
 
 
@@ -160,7 +160,7 @@ def test_a_read_only_checkout(tmp_path):
 def test_a_path_with_spaces(tmp_path, plain):
     """And other letters, in an encoding that does not know them."""
     folder = tmp_path / "a folder, so to say"
-    done = command("run", QUICK, "--out", str(folder / "é"), DEEPLINEAR_DATA=str(folder))
+    done = command(*RUN, str(folder / "é"), DEEPLINEAR_DATA=str(folder))
     assert done.returncode == 0, done.stderr
     assert same(arrays(folder / "é"), plain)
     shutil.copy(ROOT / "Makefile", folder)
@@ -177,7 +177,7 @@ def test_a_path_with_spaces(tmp_path, plain):
 def test_another_locale(tmp_path, plain):
     """ASCII as the encoding of the system, and no coercion to another: the same arrays, and tables still print."""
     ascii_only = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = command("run", QUICK, "--out", str(tmp_path), **ascii_only)
+    done = command(*RUN, str(tmp_path), **ascii_only)
     assert done.returncode == 0, done.stderr
     assert same(arrays(tmp_path), plain)
     done = subprocess.run([sys.executable, "-c", "import deeplinear as dl; dl.recorded.load('two-scales'); dl.ledger.claims();"
@@ -186,13 +186,13 @@ def test_another_locale(tmp_path, plain):
 
 
 def test_warnings_as_errors(tmp_path, plain):
-    done = command("run", QUICK, "--out", str(tmp_path), PYTHONWARNINGS="error")
+    done = command(*RUN, str(tmp_path), PYTHONWARNINGS="error")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert same(arrays(tmp_path), plain)
 
 
 def test_two_threads_against_one(tmp_path, plain):
-    """Every job takes one thread, whatever is offered: the same bits."""
+    """Every job takes one thread, whatever is offered, here or in a worker: the same bits."""
     done = command("run", QUICK, "--out", str(tmp_path), OMP_NUM_THREADS="2", MKL_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr
     assert same(arrays(tmp_path), plain)
@@ -220,7 +220,10 @@ def test_a_misspelt_name(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["run", QUICK, "--scale", "huge"])
     assert "invalid choice: 'huge'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["run", QUICK, "--workers", "0"])
+    assert "'0' is not a number of processes; expected 1, 2, ..." in capsys.readouterr().err
     path = tmp_path / "file"
     path.write_text(json.dumps({}))
-    assert main(["run", QUICK, "--out", str(path / "below")]) == 1
+    assert main([*RUN, str(path / "below")]) == 1
     assert "name another folder with --out" in capsys.readouterr().err

@@ -145,7 +145,7 @@ def test_parts_of_a_grid_are_put_back_in_their_places(monkeypatch):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_quick_scale_of_every_experiment(name, tmp_path):
-    assert main(["run", name, "--out", str(tmp_path)]) == 0
+    assert main(["run", name, "--workers", "1", "--out", str(tmp_path)]) == 0
     record = recorded.load(name, config=EXPERIMENTS[name].SCALES["quick"], folder=tmp_path)
     assert record.provenance["scale"] == "quick" and record.metrics and record.summary
     quick, full = (dataclasses.asdict(EXPERIMENTS[name].SCALES[scale]) for scale in ("quick", "full"))

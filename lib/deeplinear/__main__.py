@@ -23,6 +23,7 @@ def main(arguments=None):
     run.add_argument("--scale", choices=("quick", "full"), default="quick")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     run.add_argument("--out", default="recorded", help="folder of the record (default: recorded)")
+    run.add_argument("--workers", type=_count, metavar="N", help="local processes (default: one a core, one for a GPU)")
     run.add_argument("--dask", metavar="ADDRESS", help="run the jobs on this Dask scheduler's workers, which "
                      "must have the same version installed; --device is theirs, auto means cpu, and cuda asks for workers "
                      "with the resource GPU; Ctrl-C keeps finished jobs only")
@@ -67,7 +68,7 @@ def _record(module, device, options):
     inputs = f"{origin['source_sha256']} {dataset.sha256} torch {torch.__version__}"
     work = shards.Work(module.__name__, config, device, inputs, Path(options.out))
     jobs = module.jobs(config, device)
-    results = shards.execute(work, jobs, options.dask)
+    results = shards.execute(work, jobs, options.dask, options.workers)
     metrics, summary, arrays = module.collect(config, jobs, results)
     devices = sorted({str(result["_device"]) for result in results})
     path = recorded.write(
@@ -76,6 +77,12 @@ def _record(module, device, options):
         scale=options.scale, device=" and ".join(devices), folder=options.out)
     shards.forget(work)
     return path
+
+
+def _count(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes; expected 1, 2, ...")
+    return int(text)
 
 
 def _device(options):

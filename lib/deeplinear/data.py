@@ -125,8 +125,7 @@ def _find(alternatives, source, download):
 def _check_digest(path, content, expected):
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise DataUnavailable(f"{path} has SHA-256 {found}; expected {expected}. The file is not used; "
-                              "remove it, or put the right one there")
+        raise DataUnavailable(f"{path} has SHA-256 {found}; expected {expected}. The file is not used.")
 
 
 def _standardise(a):
