@@ -204,3 +204,19 @@ def test_one_sentence_a_line():
             if re.match(r"[A-Z]", line) and "$$" not in line:
                 bare = re.sub(r"\$.*?\$|\{[^}]*\}`[^`]*`", "x", line)
                 assert len(bare) < 420, f"{page.stem}: {line[:60]}..."
+
+
+def test_numbers_outside_the_chapters():
+    """What the README and the changelog say of the records, and every decimal there, is what the records say."""
+    readme, changelog = ((BOOK.parent / name).read_text(encoding="utf-8") for name in ("README.md", "book/changelog.md"))
+    records = {path.stem: dl.recorded.load(path.stem, quiet=True) for path in (BOOK / "results").glob("*.json")}
+    hours = sum(record.provenance["wall_seconds"] for record in records.values()) / 3600
+    assert f"({hours:.1f} hours on two cores" in readme
+    phase = records["phase-diagram"]
+    runs = len(phase.metrics) * phase.config["draws"] * len(phase.config["seeds"]) * phase.config["rates"][2]
+    assert 80_000 <= runs < 85_000
+    assert "eighty thousand runs" in changelog and "sixteen models" in changelog
+    assert len([name for name in records["regression-models"].summary if "depth" in name]) == 16
+    for page in (readme, changelog, *((BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "teaching", "notation"))):
+        words = re.sub(r"`[^`]*`|\$.*?\$|Python 3\.\d+|CC BY 4\.0|## \d\.\d\.\d|\{[^}]*\}`[^`]*`", " ", page)
+        assert set(re.findall(r"\d+\.\d+", words)) <= {f"{hours:.1f}"}
