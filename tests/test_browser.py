@@ -64,6 +64,8 @@ class Visit:
         self.page.add_init_script(f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')")
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.errors.append(request.url))
+        self.page.on("response", lambda answer: self.errors.extend([answer.url] if answer.status >= 400 else []))
 
     def open(self, address):
         """Go there, wait until all formulas are set, open every fold, and return the page."""
@@ -82,7 +84,9 @@ class Visit:
 SCROLLED = """[...document.querySelectorAll('.bd-article pre, mjx-container[display=true]')]
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
 BEYOND = """[...document.querySelectorAll('.bd-article *')].filter(element => {
-    if (element.closest('mjx-assistive-mml, .visually-hidden') || element.getBoundingClientRect().right <= 391) return false;
+    if (element.closest('mjx-assistive-mml, .visually-hidden')) return false;
+    if (element.matches('p:not(:has(mjx-container))') && element.scrollWidth > element.clientWidth + 1) return true;
+    if (element.getBoundingClientRect().right <= 391) return false;
     for (let box = element; box && !box.matches('.bd-article'); box = box.parentElement)
         if (['auto', 'scroll'].includes(getComputedStyle(box).overflowX)) return false;
     return true; }).map(element => element.outerHTML.slice(0, 120))"""

@@ -24,6 +24,9 @@ QUICK = "layers-and-rule"
 RUN = ("run", QUICK, "--workers", "1", "--out")  # in the process itself, without a second for every worker to start
 
 
+ASCII = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
 def command(*arguments, **environment):
     """``python -m deeplinear`` in a process of its own."""
     return subprocess.run([sys.executable, "-m", "deeplinear", *arguments], capture_output=True, text=True, encoding="utf-8",
@@ -48,8 +51,9 @@ def same(one, other):
 
 
 def test_every_row_of_the_table_has_its_test():
-    rows = re.findall(r"^\| .* \| `(test_\w+)` \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
-    assert len(rows) >= 14
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## When something goes wrong")[2]
+    rows = [line.rsplit("|", 2)[1].strip(" `") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 16
     for name in rows:
         assert re.search(rf"^def {name}\(", TESTS, re.M), name
 
@@ -58,10 +62,11 @@ def test_every_row_of_the_table_has_its_test():
 def test_a_full_disk_keeps_the_old_record(tmp_path, monkeypatch, capsys, step):
     """The disk fills up while a job is kept, or while the record is written: exit status 1, a message, the old record."""
     assert main([*RUN, str(tmp_path)]) == 0
-    before, replace = arrays(tmp_path), os.replace
+    before, replace, jobs = arrays(tmp_path), os.replace, []
 
     def full(source, target):
-        if ("job-" in str(target)) == (step == "a job"):
+        jobs.extend([target] if "/job-" in str(target) else [])
+        if len(jobs) == 2 if step == "a job" else "/job-" not in str(target):
             raise OSError(28, "No space left on device", str(target))
         replace(source, target)
 
@@ -70,9 +75,12 @@ def test_a_full_disk_keeps_the_old_record(tmp_path, monkeypatch, capsys, step):
     said = capsys.readouterr().err
     assert "No space left on device" in said and "the same command goes on from there" in said
     assert same(arrays(tmp_path), before) and not list(tmp_path.rglob("*.part"))
-    monkeypatch.setattr(os, "replace", replace)
+    kept = set(tmp_path.rglob("job-?.npz"))
+    assert len(kept) == (1 if step == "a job" else len(jobs))
+    again = []
+    monkeypatch.setattr(os, "replace", lambda source, target: (again.append(target), replace(source, target)))
     assert main([*RUN, str(tmp_path)]) == 0
-    assert same(arrays(tmp_path), before)
+    assert same(arrays(tmp_path), before) and not kept & set(again)  # no finished job ran again
 
 
 def test_two_runs_at_once(tmp_path, capsys):
@@ -80,11 +88,14 @@ def test_two_runs_at_once(tmp_path, capsys):
     holder = [sys.executable, "-c", "import time; from deeplinear import recorded\n"
               f"with recorded.held({QUICK!r}, {str(tmp_path)!r}): print(flush=True); time.sleep(60)"]
     with subprocess.Popen(holder, stdout=subprocess.PIPE) as first:
-        first.stdout.readline()
-        assert main([*RUN, str(tmp_path)]) == 1
-        assert f"another run of '{QUICK}' is writing to {tmp_path}; wait for it, or name another folder" in capsys.readouterr().err
-        assert not list(tmp_path.glob("*.json"))
-        first.kill()
+        try:
+            first.stdout.readline()
+            assert main([*RUN, str(tmp_path)]) == 1
+            said = capsys.readouterr().err
+            assert f"another run of '{QUICK}' is writing to {tmp_path}; wait for it, or name another folder" in said
+            assert not list(tmp_path.glob("*.json"))
+        finally:
+            first.kill()
     assert main([*RUN, str(tmp_path)]) == 0
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npz"]
 
@@ -93,17 +104,26 @@ def test_two_runs_at_once(tmp_path, capsys):
     (lambda path, text: path.write_bytes(b"\xff\xfe{"), "is not a readable record"),
     (lambda path, text: path.write_text(text[:200]), "is not a readable record"),
     (lambda path, text: path.write_text("[]"), "is not a readable record"),
+    (lambda path, text: path.write_text('{"schema": 1}'), "is not a readable record"),
     (lambda path, text: path.write_text(text.replace('"schema": 1', '"schema": 0')), "has schema 0; expected 1"),
     (lambda path, text: next(path.parent.glob("*.npz")).write_bytes(b"PK"), "is missing or damaged"),
     (lambda path, text: next(path.parent.glob("*.npz")).unlink(), "is missing or damaged")],
-    ids=["not text", "cut off", "not a record", "older schema", "damaged arrays", "no arrays"])
+    ids=["not text", "cut off", "not a record", "parts missing", "older schema", "damaged arrays", "no arrays"])
 def test_a_damaged_or_older_record(tmp_path, damage, said):
     for path in (ROOT / "book" / "results").glob("two-scales.*"):
         shutil.copy(path, tmp_path)
     path = tmp_path / "two-scales.json"
     damage(path, path.read_text())
-    with pytest.raises(dl.recorded.RecordError, match=f"{said}.*Make it with: python -m deeplinear run two-scales --scale full"):
+    again = f"Make it with: python -m deeplinear run two-scales --scale full --out {tmp_path}"
+    with pytest.raises(dl.recorded.RecordError, match=f"{said}.*{again}"):
         recorded.load("two-scales", folder=tmp_path)
+
+
+def test_a_record_of_other_settings_names_the_way_to_another(tmp_path):
+    for path in (ROOT / "book" / "results").glob("two-scales.*"):
+        shutil.copy(path, tmp_path)
+    with pytest.raises(dl.recorded.RecordError, match=f"was made with .*; expected .*Make it with: .* --out {tmp_path}"):
+        recorded.load("two-scales", config={"seeds": []}, folder=tmp_path)
 
 
 def test_a_damaged_checkpoint(tmp_path):
@@ -118,7 +138,7 @@ def test_a_damaged_checkpoint(tmp_path):
 def obey_permissions():
     """Root may write anywhere; without CAP_DAC_OVERRIDE in what it passes on it may not."""
     if os.getuid() == 0:
-        ctypes.CDLL(None).prctl(24, 1)  # PR_CAPBSET_DROP
+        assert ctypes.CDLL(None).prctl(24, 1) == 0, "this root may not give up writing everywhere"  # PR_CAPBSET_DROP
 
 
 @contextlib.contextmanager
@@ -160,7 +180,7 @@ def test_a_read_only_checkout(tmp_path):
 def test_a_path_with_spaces(tmp_path, plain):
     """And other letters, in an encoding that does not know them."""
     folder = tmp_path / "a folder, so to say"
-    done = command(*RUN, str(folder / "é"), DEEPLINEAR_DATA=str(folder))
+    done = command(*RUN, str(folder / "é"), DEEPLINEAR_DATA=str(folder), **ASCII)
     assert done.returncode == 0, done.stderr
     assert same(arrays(folder / "é"), plain)
     shutil.copy(ROOT / "Makefile", folder)
@@ -176,12 +196,11 @@ def test_a_path_with_spaces(tmp_path, plain):
 
 def test_another_locale(tmp_path, plain):
     """ASCII as the encoding of the system, and no coercion to another: the same arrays, and tables still print."""
-    ascii_only = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = command(*RUN, str(tmp_path), **ascii_only)
+    done = command(*RUN, str(tmp_path), **ASCII)
     assert done.returncode == 0, done.stderr
     assert same(arrays(tmp_path), plain)
     done = subprocess.run([sys.executable, "-c", "import deeplinear as dl; dl.recorded.load('two-scales'); dl.ledger.claims();"
-                           "dl.table(['a'], [[1.5]], ['.2f'])"], env={**os.environ, **ascii_only}, capture_output=True, text=True)
+                           "dl.table(['a'], [[1.5]], ['.2f'])"], env={**os.environ, **ASCII}, capture_output=True, text=True)
     assert done.returncode == 0 and "1.50" in done.stdout, done.stderr
 
 
@@ -202,7 +221,7 @@ def test_nothing_unsafe_is_loaded():
     """No pickle, no YAML tags, downloads over TLS with a digest, every dependency with its version."""
     for path in (*ROOT.glob("lib/**/*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("book/_ext/*.py")):
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"\bpickle\b(?!=False)|torch\.load|joblib|yaml\.(?:unsafe_|full_)?load\(|allow_pickle=True|(?<!\.)\beval\(", text), path
+        assert not re.search(r"\bpickle\b|torch\.load|joblib|yaml\.(?:unsafe_|full_)?load\(|allow_pickle=True|(?<!\.)\beval\(", text), path
         assert all("allow_pickle=False" in line for line in text.splitlines() if "np.load(" in line), path
     for name, found in dl.data.SETS.items():
         for file, *_ in found.parts:
@@ -223,6 +242,8 @@ def test_a_misspelt_name(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["run", QUICK, "--workers", "0"])
     assert "'0' is not a number of processes; expected 1, 2, ..." in capsys.readouterr().err
+    assert main(["run", QUICK, "--workers", "2", "--dask", "localhost:1"]) == 1
+    assert "expected one of them" in capsys.readouterr().err
     path = tmp_path / "file"
     path.write_text(json.dumps({}))
     assert main([*RUN, str(path / "below")]) == 1

@@ -2,6 +2,7 @@
 
 import html
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,14 @@ def test_every_claim_links_to_its_statement():
 
 def test_the_front_page_is_reached_from_the_root():
     assert "book/index.html" in (SITE / "index.html").read_text()
+
+
+def test_mending_the_pages_again_changes_nothing():
+    """An incremental build mends the pages it did not write a second time."""
+    mends = runpy.run_path(str(ROOT / "book" / "_ext" / "access.py"))["MENDS"]
+    for page in PAGES:
+        for pattern, replacement in mends:
+            assert not re.search(pattern, read(page)) or re.sub(pattern, replacement, read(page)) == read(page), (page, pattern)
 
 
 def test_search_index_holds_the_chapters():

@@ -8,7 +8,7 @@ MENDS = (
     (r'(<button class="btn search-button-field[^>]*) title="Search" aria-label="Search"', r"\1"),
     (r'title="(?:Light|Dark|System Settings)"></i>', 'aria-hidden="true"></i>'),
     # The side bar is a landmark of its own.
-    (r'<div id="pst-primary-sidebar"', '<div id="pst-primary-sidebar" role="navigation" aria-label="Book"'),
+    (r'<div id="pst-primary-sidebar"(?! role)', '<div id="pst-primary-sidebar" role="navigation" aria-label="Book"'),
     # One id for the text of every box.
     (r' id="proof-content"', ""),
     # Deprecated roles of the list of references; lists that are not lists.
@@ -16,7 +16,7 @@ MENDS = (
     (r'(?s)<dl>\s*(<dd><em class="sig-param">.*?)</dl>',
      lambda found: f'<ul class="signature">{found[1].replace("dd>", "li>")}</ul>'),
     # No line begins with the comma that follows a formula.
-    (r'(<span class="math notranslate nohighlight">[^<]*</span>[,.;:)]+)', r'<span class="together">\1</span>'),
+    (r'(?<!<span class="together">)(<span class="math notranslate nohighlight">[^<]*</span>[,.;:)]+)', r'<span class="together">\1</span>'),
     # The verdicts of checks and of controls, told apart by more than a word.
     (r"(?m)(^|<span></span>)(check    [^\n]*)", r'\1<span class="verdict">\2</span>'),
     (r"(?m)(^|<span></span>)(control  [^\n]*)", r'\1<span class="verdict fails">\2</span>'),

@@ -43,8 +43,8 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (OSError, MemoryError) as error:
-        print(f"error: {error or type(error).__name__}. What was finished is kept; the same command goes on from there",
-              file=sys.stderr)
+        hint = ". What was finished is kept; the same command goes on from there" if options.command == "run" else ""
+        print(f"error: {str(error) or type(error).__name__}{hint}", file=sys.stderr)
         return 1
 
 
@@ -54,6 +54,8 @@ def sources(module):
 
 
 def _run(options):
+    if options.dask is not None and options.workers is not None:
+        raise ValueError("--workers counts local processes and --dask has its own; expected one of them")
     module, device = data.named("experiment", options.name, EXPERIMENTS), _device(options)
     with recorded.held(options.name, options.out):
         print(f"recorded: {_record(module, device, options)}")

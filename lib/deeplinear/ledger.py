@@ -9,10 +9,10 @@ from . import data, recorded
 
 
 class Table:
-    """Rows of HTML fragments under headers; shows itself as an HTML table, and as plain text its number of rows."""
+    """Rows of HTML fragments under headers; shows itself as an HTML table of class ``kind``, as text its number of rows."""
 
-    def __init__(self, headers, rows):
-        self.headers, self.rows = headers, rows
+    def __init__(self, kind, headers, rows):
+        self.kind, self.headers, self.rows = kind, headers, rows
 
     def __repr__(self):
         return f"<Table of {len(self.rows)} rows>"
@@ -20,7 +20,7 @@ class Table:
     def _repr_html_(self):
         head = "".join(f"<th>{header}</th>" for header in self.headers)
         body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in self.rows)
-        return f'<table class="ledger">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'
+        return f'<table class="ledger {self.kind}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'
 
 
 def read():
@@ -45,7 +45,7 @@ def claims():
         rows.append([claim["chapter"][:2].lstrip("0"), link, html.escape(claim["statement"]), ", ".join(claim["ledger"]),
                      claim["source"], claim["kind"], f'<b>{claim["verdict"]}</b>',
                      f"{check}, {test}", run])
-    return Table(["ch.", "claim", "statement", "ledger", "source", "kind", "verdict", "checked by", "run"], rows)
+    return Table("claims", ["ch.", "claim", "statement", "ledger", "source", "kind", "verdict", "checked by", "run"], rows)
 
 
 def records():
@@ -58,4 +58,4 @@ def records():
                      f'{p["dataset"]["name"]}<br><code>{p["dataset"]["sha256"][:12]}</code>',
                      html.escape(p["device"]), p["dtype"], f'torch {p["versions"]["torch"]}',
                      f'<code>{p["commit"][:7]}</code>', p["finished"][:10], f'{p["wall_seconds"]} s'])
-    return Table(["run", "scale", "data, SHA-256", "device", "numbers", "versions", "commit", "date", "time"], rows)
+    return Table("runs", ["run", "scale", "data, SHA-256", "device", "numbers", "versions", "commit", "date", "time"], rows)

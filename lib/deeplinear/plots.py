@@ -77,6 +77,8 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
     own = [label for label in labels if not (isinstance(dots, dict) and label in dots)]
     if len(own) > len(COLOURS):
         raise ValueError(f"{len(own)} curves, but only {len(COLOURS)} styles to tell them apart: draw two figures")
+    if isinstance(dots, dict) and not set(dots.values()) <= set(own):
+        raise ValueError(f"dots take the colours of {sorted(set(dots.values()) - set(own))}; expected labels of curves: {own}")
     figure, axes = _panels(len(panels), height, share)
     for ax, (title, curves) in zip(axes, panels.items()):
         for label, (xs, ys, *band) in curves.items():

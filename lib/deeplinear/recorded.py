@@ -30,7 +30,6 @@ from . import data
 
 SCHEMA = 1
 PACKAGES = ("deeplinear", "torch", "numpy", "scipy")
-_AGAIN = "Make it with: python -m deeplinear run {} --scale full"
 
 
 class RecordError(RuntimeError):
@@ -67,7 +66,7 @@ def held(name, folder):
     path = Path(folder) / f".{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path)
+        lock = filelock.FileLock(path, fallback_to_soft=False)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise RecordError(f"another run of {name!r} is writing to {folder}; wait for it, or name another folder with "
@@ -77,7 +76,8 @@ def held(name, folder):
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows removes it on release
+            path.unlink(missing_ok=True)
         lock.release()
 
 
@@ -130,26 +130,26 @@ def load(name, config=None, folder=None, quiet=False):
     """
     folder = Path(folder) if folder is not None else data.book_folder("results")
     path = folder / f"{name}.json"
+    again = f"Make it with: python -m deeplinear run {name} --scale full --out {shlex.quote(str(folder))}"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"
-        raise RecordError(f"no record {name!r} in {folder}; there: {there}. {_AGAIN.format(name)}")
+        raise RecordError(f"no record {name!r} in {folder}; there: {there}. {again}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        schema = content["schema"]
+        schema, made_with, arrays_sha256 = content["schema"], content["config"], content["provenance"]["arrays_sha256"]
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} is not a readable record ({type(error).__name__}: {error}). {_AGAIN.format(name)}") from error
+        raise RecordError(f"{path} is not a readable record ({type(error).__name__}: {error}). {again}") from error
     if schema != SCHEMA:
-        raise RecordError(f"{path} has schema {schema!r}; expected {SCHEMA}. {_AGAIN.format(name)}")
+        raise RecordError(f"{path} has schema {schema!r}; expected {SCHEMA}. {again}")
     if config is not None:
         wanted = config if isinstance(config, dict) else dataclasses.asdict(config)
-        _refuse_mismatch(json.loads(json.dumps(wanted)), content["config"], path)
-    arrays_path = _arrays_path(folder, name, content["provenance"]["arrays_sha256"])
+        _refuse_mismatch(json.loads(json.dumps(wanted)), made_with, path, again)
+    arrays_path = _arrays_path(folder, name, arrays_sha256)
     packed = arrays_path.read_bytes() if arrays_path.is_file() else b""
-    if hashlib.sha256(packed).hexdigest() != content["provenance"]["arrays_sha256"]:
-        raise RecordError(f"{arrays_path} is missing or damaged; its SHA-256 differs from the one in {path.name}. "
-                          f"{_AGAIN.format(name)}")
+    if hashlib.sha256(packed).hexdigest() != arrays_sha256:
+        raise RecordError(f"{arrays_path} is missing or damaged; its SHA-256 differs from the one in {path.name}. {again}")
     arrays = {key: torch.from_numpy(array) for key, array in _unpacked(packed).items()}
-    record = Record(name, content["config"], content["metrics"], content["summary"], content["provenance"], arrays)
+    record = Record(name, made_with, content["metrics"], content["summary"], content["provenance"], arrays)
     if not quiet:
         print(record.source)
     return record
@@ -215,7 +215,7 @@ def read_arrays(path):
     """Read what :func:`write_arrays` wrote; :class:`RecordError` for a damaged file."""
     try:
         return _unpacked(path.read_bytes())
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Remove it to start again") from error
 
 
@@ -294,10 +294,10 @@ def _refuse_nan(value, where):
         raise ValueError(f"{where} is {value}; expected finite numbers, or null where there is none")
 
 
-def _refuse_mismatch(wanted, found, path):
+def _refuse_mismatch(wanted, found, path, again):
     for key in sorted(wanted.keys() | found.keys()):
         if wanted.get(key) != found.get(key):
-            raise RecordError(f"{path} was made with {key} = {found.get(key)!r}; expected {wanted.get(key)!r}")
+            raise RecordError(f"{path} was made with {key} = {found.get(key)!r}; expected {wanted.get(key)!r}. {again}")
 
 
 def _lines(path):
