@@ -5,6 +5,7 @@ import torch
 from hypothesis import settings
 
 import deeplinear as dl
+import pdf
 
 torch.set_num_threads(1)
 # The same examples on every run: a failure belongs to the change at hand. HYPOTHESIS_PROFILE=search draws new ones.
@@ -24,6 +25,19 @@ def ethanol():
         return dl.data.load("ethanol", download=False)
     except dl.data.DataUnavailable as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser."""
+    if pdf.find_browser() is None:
+        pytest.skip("no Chromium on this machine; nothing is opened in a browser")
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=pdf.find_browser(),
+                                             args=["--no-sandbox", "--allow-file-access-from-files"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -10,27 +10,13 @@ import threading
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
-import pdf
-from test_site import PAGES, SITE
+from test_site import CHAPTERS, PAGES, SITE
 
-BROWSER = pdf.find_browser()
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine; the site is not opened in a browser"),
-    pytest.mark.skipif(not SITE.is_dir(), reason="the site is not built; run: make book")]
+pytestmark = pytest.mark.skipif(not SITE.is_dir(), reason="the site is not built; run: make book")
 EVERY = [*PAGES, "search", "genindex", "prf-prf"]
-CHAPTERS = [page for page in PAGES if page[5:7].isdigit()]
 CHAPTER = "book/05-not-a-gradient"  # formulas, figures, folded proofs, exercises and a figure that moves
 MATHS_DONE = "window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => 1) : 1"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--allow-file-access-from-files"])
-        yield browser
-        browser.close()
 
 
 class Counting(http.server.SimpleHTTPRequestHandler):

@@ -1,7 +1,6 @@
 """The formulas of the interactive figures, run in a real browser, against the library."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +9,21 @@ import sympy as sp
 import torch
 
 import deeplinear as dl
-import pdf
 
 SCRIPT = Path(__file__).parents[1] / "book" / "_static" / "explore.js"
-BROWSER = pdf.find_browser()
 FIGURES = ("field", "race", "hyperbola", "modes")
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine; the figures' formulas are not compared")
 
+@pytest.fixture
+def run(chromium):
+    """The value of a JavaScript expression on a fresh page with the four figures."""
+    def evaluate(expression):
+        with chromium.new_page() as page:
+            page.set_content("".join(f'<div class="explore" data-figure="{name}"></div>' for name in FIGURES))
+            page.add_script_tag(path=SCRIPT)
+            return page.evaluate(expression)
 
-def run(tmp_path, expression):
-    """The value of a JavaScript expression on a page with the four figures."""
-    boxes = "".join(f'<div class="explore" data-figure="{name}"></div>' for name in FIGURES)
-    page = tmp_path / "page.html"
-    page.write_text(f'<!doctype html><meta charset="utf-8">{boxes}<pre id="result"></pre><script src="{SCRIPT.as_uri()}"></script>'
-                    f"<script>document.getElementById('result').textContent = JSON.stringify({expression})</script>")
-    found = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-                            "--virtual-time-budget=20000", "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120)
-    assert '<pre id="result">' in found.stdout, found.stderr[-500:]
-    text = found.stdout.partition('<pre id="result">')[2].partition("</pre>")[0]
-    assert text, "the script failed"
-    return json.loads(text.replace("&gt;", ">").replace("&lt;", "<").replace("&quot;", '"').replace("&amp;", "&"))
+    return evaluate
 
 
 def loss(name):
@@ -40,9 +33,9 @@ def loss(name):
             "quartic": dl.LpLoss([[1.0, 0], [0, 1]], [1.0, 0.5], 4, "sum", 0.25)}[name]
 
 
-def test_field_curl_and_integral(tmp_path):
+def test_field_curl_and_integral(run):
     names, depths, points = ("linear", "least squares", "quartic"), (1, 2, 3, 7), ((0.4, -0.9), (-1.2, 0.3))
-    found = run(tmp_path, f"""{list(names)}.map(name => {list(depths)}.map(N => [
+    found = run(f"""{list(names)}.map(name => {list(depths)}.map(N => [
         {json.dumps(points)}.map(([x, y]) => [explore.field(name, N, x, y), explore.curl(name, N, x, y)]),
         explore.integral(name, N, 0.5, 1.5)]))""")
     for name, by_depth in zip(names, found):
@@ -58,9 +51,9 @@ def test_field_curl_and_integral(tmp_path):
 
 
 @pytest.mark.parametrize("N, p", [(1, 2), (2, 4), (3, 4), (4, 6)])
-def test_race(tmp_path, N, p):
+def test_race(run, N, p):
     kappa, step, size = 10.0, 0.1, 0.1
-    found = run(tmp_path, f"explore.race({N}, {p}, {kappa}, {step}, 200)")
+    found = run(f"explore.race({N}, {p}, {kappa}, {step}, 200)")
     X = torch.diag(torch.tensor([1.0, kappa ** (-1 / p)], dtype=torch.float64))
     tail = size ** (1 / N)
     layers = [torch.full((1, 2), tail / 2**0.5, dtype=torch.float64)] + [torch.full((1, 1), tail, dtype=torch.float64)] * (N - 1)
@@ -68,30 +61,30 @@ def test_race(tmp_path, N, p):
     assert np.allclose(found, run_here.loss.numpy(), rtol=1e-9, atol=1e-15)
 
 
-def test_hyperbola(tmp_path):
-    found = run(tmp_path, "explore.hyperbola(0.2, 1.6, 0.4, 50)")
+def test_hyperbola(run):
+    found = run("explore.hyperbola(0.2, 1.6, 0.4, 50)")
     one = dl.LpLoss([[1.0]], [1.0], 2, scale=0.5)
     path = dl.descent.iterate(one, [torch.tensor([[s]], dtype=torch.float64) for s in (0.2, 1.6)], 0.4, 50)
     assert np.allclose(found, [[W.item() for W in state] for state in path], rtol=1e-10)
 
 
-def test_modes(tmp_path):
+def test_modes(run):
     times = [0.5, 1.0, 1.5, 3.0]
-    found = run(tmp_path, f"[1, 2, 3, 5].map(N => explore.mode(N, 2, 0.01, {times}))")
+    found = run(f"[1, 2, 3, 5].map(N => explore.mode(N, 2, 0.01, {times}))")
     single = dl.LpLoss([[1.0]], [2.0], 2, scale=0.5)
     for N, values in zip((1, 2, 3, 5), found):
         path = dl.flow.end_to_end(single, torch.tensor([[0.01]], dtype=torch.float64), N, times).end_to_end.flatten()
         assert np.allclose(values, path.numpy(), rtol=1e-5), N
 
 
-def test_every_figure_draws_and_speaks(tmp_path):
-    found = run(tmp_path, """[...document.querySelectorAll('.explore')].map(box => [
+def test_every_figure_draws_and_speaks(run):
+    found = run("""[...document.querySelectorAll('.explore')].map(box => [
         box.querySelectorAll('svg path').length, box.querySelector('p').textContent, box.querySelector('svg').getAttribute('aria-label'),
         box.querySelectorAll('label input, label select').length, box.innerHTML.includes('NaN')])""")
     assert len(found) == 4
     for paths, said, label, controls, broken in found:
         assert paths >= 2 and len(said) > 30 and len(label) > 40 and controls >= 2 and not broken
-    moved = run(tmp_path, """(() => { const box = document.querySelectorAll('.explore')[0], input = box.querySelector('input');
+    moved = run("""(() => { const box = document.querySelectorAll('.explore')[0], input = box.querySelector('input');
         const before = box.querySelector('p').textContent; input.value = 1; input.dispatchEvent(new Event('input'));
         return [before, box.querySelector('p').textContent, input.getAttribute('aria-valuetext')]; })()""")
     assert "gradient of nothing" in moved[0] and moved[1] == "Depth 1: the integral around the curve is 0." and moved[2] == "1"

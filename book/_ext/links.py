@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import nbformat
-import yaml
 from docutils import nodes
 from sphinx import addnodes
 
+from deeplinear import ledger
+
 ROOT = Path(__file__).parents[2]
-CLAIMS = yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf-8"))
 TESTS_PAGE = "book/tests"
 
 
@@ -55,7 +55,7 @@ def write_the_tests(app, page, source):
     if page != TESTS_PAGE or app.builder.name != "html":
         return
     chapter = None
-    for claim in CLAIMS:
+    for claim in ledger.read():
         if claim["chapter"] != chapter:
             chapter = claim["chapter"]
             source[0] += f"\n## Chapter {int(chapter[:2])}\n"
