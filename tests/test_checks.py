@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -5,21 +8,27 @@ import deeplinear as dl
 
 
 def test_verdicts(capsys):
-    dl.check("thm-a", 1e-12, below=1e-10)
+    dl.check("thm-a", 1.26e-12, below=1e-10)
+    dl.check("thm-a", [torch.tensor([0.0, 3e-15]).double(), -2e-14], below=1e-6, cases="shapes")
+    dl.check("thm-a", 0.00714, below=0.01)
     dl.check("thm-b", torch.tensor([[True, True]]))
-    dl.control("thm-a", 0.5, above=1e-3)
+    dl.check("thm-b", [True, torch.tensor([True, True])], cases="nets")
+    dl.check("thm-b", True)
+    dl.control("thm-a, tilted", 0.512, above=1e-3)
     assert capsys.readouterr().out.splitlines() == [
-        "check    thm-a: below 1e-10: yes", "check    thm-b: holds: yes",
-        "control  thm-a: above 0.001, as it must be: yes"]
+        "holds  thm-a  1e-12, below 1e-10", "holds  thm-a  2 shapes, worst 2e-14, below 1e-06", "holds  thm-a  0.0071, below 0.01",
+        "holds  thm-b  all 2 entries", "holds  thm-b  all 2 nets", "holds  thm-b",
+        "fails  thm-a, tilted  0.51, not below 0.001, as it must"]
 
 
 @pytest.mark.parametrize("verdict", [
     lambda: dl.check("x", 1.0, below=0.1), lambda: dl.check("x", float("nan"), below=0.1),
+    lambda: dl.check("x", [0.0, float("nan")], below=0.1), lambda: dl.check("x", [torch.zeros(2), torch.ones(3)], below=0.1),
     lambda: dl.check("x", False), lambda: dl.check("x", 1),
-    lambda: dl.check("x", [True, False]), lambda: dl.check("x", []), lambda: dl.control("x", 0.0, above=0.1),
-    lambda: dl.control("x", float("nan"), above=0.1)])
+    lambda: dl.check("x", [True, False]), lambda: dl.check("x", []), lambda: dl.check("x", [True, torch.tensor([True, False])]),
+    lambda: dl.control("x", 0.0, above=0.1), lambda: dl.control("x", float("nan"), above=0.1)])
 def test_a_failed_check_is_an_error(verdict, capsys):
-    with pytest.raises(dl.checks.CheckFailed, match="x: .*NO, value"):
+    with pytest.raises(dl.checks.CheckFailed, match="x.*NO, value"):
         verdict()
     assert capsys.readouterr().out == ""
 
@@ -31,6 +40,22 @@ def test_arrays_are_judged_by_their_largest_entry():
     with pytest.raises(dl.checks.CheckFailed, match="nan"):
         dl.check("x", [0.0, float("nan")], below=1)
     dl.control("x", torch.tensor([[0.0, -0.5]]), above=0.4)
+
+
+@pytest.mark.parametrize("line, same", [
+    ("holds  thm-x  3e-15, below 1e-13", True), ("holds  thm-x  0e+00, below 1e-13", True),
+    ("holds  thm-x  3e-15, below 1e-12", False), ("holds  thm-y  3e-15, below 1e-13", False),
+    ("holds  thm-x  2 nets, worst 3e-15, below 1e-13", False), ("fails  thm-x  3e-15, not below 1e-13, as it must", False)])
+def test_only_the_size_of_a_rounding_error_is_masked(line, same):
+    assert (dl.checks.masked(line) == dl.checks.masked("holds  thm-x  1e-15, below 1e-13")) == same
+    assert dl.checks.masked("holds  a  0.0071, below 1e-05") == "holds  a  0.0071, below 1e-05"
+    assert dl.checks.masked("a\nholds  b, 2 d  7 nets, worst 2e-09, below 1e-06\nc 5e-9") == \
+        "a\nholds  b, 2 d  7 nets, worst ..., below 1e-06\nc 5e-9"
+
+
+def test_nbval_masks_by_the_same_rule():
+    rule = (Path(__file__).parents[1] / "tools" / "nbval.cfg").read_text(encoding="utf-8")
+    assert re.findall(r"^regex: (.*)$\n^replace: (.*)$", rule, re.M) == [(dl.checks.MEASURED, r"\1...")]
 
 
 def test_slope_is_the_exponent():

@@ -93,7 +93,7 @@ def test_two_steps_by_hand(penalise_new):
 
 def test_batches_cover_a_pass_and_follow_the_seed():
     def first(order, seed, steps):
-        batches = convnet._batches(10, 3, order, seed, torch.device("cpu"))
+        batches = convnet.batches(10, 3, order, seed, torch.device("cpu"))
         return [next(batches).tolist() for _ in range(steps)]
 
     shuffled = first("shuffled", 0, 6)

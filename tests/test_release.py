@@ -79,7 +79,7 @@ def test_a_downloaded_chapter_runs_without_the_repository(installed, tmp_path, c
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     (tmp_path / "chapter.py").write_text("import deeplinear\nassert '_book' in str(deeplinear.data.book_folder(''))\n" + code)
     said = run("-W", "error", "chapter.py", cwd=tmp_path, PYTHONPATH=str(installed))
-    assert said.count("check    ") >= 5
+    assert said.count("holds  ") >= 5
 
 
 def test_the_version_is_the_same_everywhere():

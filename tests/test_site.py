@@ -91,7 +91,7 @@ def test_chapters_show_their_outputs_and_fold_their_proofs(page):
     number = int(re.search(r"/(\d\d)-", page)[1])
     assert re.search(rf"Theorem {number}\.\d", text)
     assert len(re.findall(r"<details", text)) >= 3
-    assert text.count("check    ") >= 5 and text.count("control  ") >= 1
+    assert text.count("holds  ") >= 5 and text.count("fails  ") >= 1
     assert len(re.findall(r'class="[^"]*\bsolution\b', text)) >= 4
 
 

@@ -18,8 +18,8 @@ MENDS = (
     # No line begins with the comma that follows a formula.
     (r'(?<!<span class="together">)(<span class="math notranslate nohighlight">[^<]*</span>[,.;:)]+)', r'<span class="together">\1</span>'),
     # The verdicts of checks and of controls, told apart by more than a word.
-    (r"(?m)(^|<span></span>)(check    [^\n]*)", r'\1<span class="verdict">\2</span>'),
-    (r"(?m)(^|<span></span>)(control  [^\n]*)", r'\1<span class="verdict fails">\2</span>'),
+    (r"(?m)(^|<span></span>)(holds  [^\n]*)", r'\1<span class="verdict">\2</span>'),
+    (r"(?m)(^|<span></span>)(fails  [^\n]*)", r'\1<span class="verdict fails">\2</span>'),
 )
 
 

@@ -9,8 +9,8 @@ from importlib.metadata import version
 
 from . import (chain, checks, conservation, convnet, data, descent, factorisation, field, flow, homogeneous, ledger,
                losses, optimizers, plots, preconditioner, recorded)
-from .chain import (balanced_init, end_to_end, identity_init, imbalance, layer_gradients, near_zero_init, normal,
-                    seeded)
+from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
+                    near_zero_init, normal, seeded, uniform)
 from .checks import check, control, slope, table
 from .descent import Group, sweep, train
 from .losses import LpLoss, Polynomial

@@ -5,8 +5,11 @@
 rationals or of symbols: what is proved in the text is checked on the very code that trains.
 """
 
+import contextlib
+import math
 import numbers
 
+import numpy as np
 import torch
 
 
@@ -82,11 +85,42 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
+@contextlib.contextmanager
+def forked(seed, device="cpu"):
+    """Within it PyTorch's global generator starts at ``seed``; afterwards it is as it was.
+
+    For what insists on the global one: dropout, and the starts of modules. The same holds of the generator of ``device``,
+    where that is a GPU. Nothing else in this library touches a global generator.
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 def normal(*shape, generator):
     """Independent standard normal entries, float64."""
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator is {generator!r}; expected dl.seeded(...), a torch.Generator")
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return torch.randn(*shape, generator=_generator(generator), dtype=torch.float64)
+
+
+def uniform(low, high, *shape, generator):
+    """Independent entries, uniform from ``low`` to ``high``, float64."""
+    return low + (high - low) * torch.rand(*shape, generator=_generator(generator), dtype=torch.float64)
+
+
+def integers(low, high, *shape, generator):
+    """Independent integers from ``low`` to ``high``, both included, as a NumPy array: material for exact rationals."""
+    return np.floor(uniform(low, high + 1, *shape, generator=generator).numpy()).astype(int)
+
+
+def truncated_normal(*shape, std, generator):
+    """Independent normal entries of standard deviation ``std`` before they are cut at two of them, float64.
+
+    The inverse of the distribution function at uniform numbers, which releases of PyTorch leave alone; what
+    ``nn.init.trunc_normal_`` draws has changed between them.
+    """
+    edge = math.erf(math.sqrt(2))
+    return std * math.sqrt(2) * torch.erfinv(uniform(-edge, edge, *shape, generator=generator))
 
 
 def near_zero_init(dims, std, generator, batch=()):
@@ -133,6 +167,12 @@ def balanced_init(dims, generator, W=None, std=1.0):
     frames += [U[:, :rank]]
     root = s[:rank] ** (1 / depth)
     return [(after * root) @ before.mT for before, after in zip(frames, frames[1:])]
+
+
+def _generator(generator):
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is {generator!r}; expected dl.seeded(...), a torch.Generator")
+    return generator
 
 
 def _product(A, B):

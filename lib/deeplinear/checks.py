@@ -1,30 +1,58 @@
-"""Printed verdicts: short, deterministic, and an error where a check fails."""
+"""Printed verdicts: one line each, what was measured beside what was asked, and an error where a check fails.
+
+    holds  thm-balance-flow  3e-15, below 1e-13
+    fails  thm-balance-flow, with momentum  0.4, not below 0.01, as it must
+
+Where the threshold is ``ROUNDING`` or less, what was measured is rounding, whose size differs between processors: one
+digit is shown, and comparisons of stored with fresh lines go by :func:`masked`, which leaves that number out.
+"""
+
+import re
 
 import numpy as np
 from flint import fmpq
+
+ROUNDING = 1e-6
+MEASURED = r"(?m)^(holds  .*  (?:\d+ \w+, worst )?)[\d.e+-]+(?=, below (?:1e-06|[\d.]+e-(?:0[7-9]|[1-9]\d))$)"
 
 
 class CheckFailed(AssertionError):
     """A check did not hold, or a control that must fail did not."""
 
 
-def check(label, value, below=None):
+def check(label, value, below=None, cases="cases"):
     """Print the verdict of the check ``label``: every ``|value| < below``, or, without ``below``, ``value`` true.
 
-    ``value``: a number or an array, of residuals if ``below`` is given, of booleans if not. Only the label, the
-    threshold and the verdict are printed: the last digits of a residual differ between machines. Raises
+    ``value``: a number or an array, of residuals if ``below`` is given, of booleans if not; or a list of them, one for
+    each case, of which the line names the number and the worst; ``cases`` says what they are. Raises
     :class:`CheckFailed` with the worst value where it does not hold (NaN never holds).
     """
     if below is None:
-        exact = np.asarray(value)
-        _verdict(f"check    {label}: holds", value, exact.dtype == bool and exact.size and exact.all())
+        truths = [np.asarray(case) for case in _cases(value)]
+        holds = bool(truths) and all(truth.dtype == bool and truth.size and truth.all() for truth in truths)
+        count = len(truths) if len(truths) > 1 else sum(truth.size for truth in truths)
+        measured = f"  all {count} {cases if len(truths) > 1 else 'entries'}" if count > 1 else ""
+        _verdict(f"holds  {label}{measured}", value, holds)
     else:
-        _verdict(f"check    {label}: below {float(below):g}", _largest(value), _largest(value) < below)
+        most, digits = worst(value), ".0e" if below <= ROUNDING else ".2g"
+        number = f"{len(value)} {cases}, worst " if len(_cases(value)) > 1 else ""
+        _verdict(f"holds  {label}  {number}{most:{digits}}, below {float(below):g}", value, most < below)
 
 
 def control(label, value, above):
     """Print the verdict of the control of ``label``: without one hypothesis some ``|value|`` must exceed ``above``."""
-    _verdict(f"control  {label}: above {float(above):g}, as it must be", _largest(value), _largest(value) > above)
+    most = worst(value)
+    _verdict(f"fails  {label}  {most:.2g}, not below {float(above):g}, as it must", value, most > above)
+
+
+def worst(value):
+    """The largest absolute value of a number, an array or a list of them; NaN where one is."""
+    return float(np.max([np.abs(np.asarray(case, dtype=float)).max() for case in _cases(value)]))
+
+
+def masked(text):
+    """``text`` without the numbers that measure rounding: what two processors print alike."""
+    return re.sub(MEASURED, r"\1...", text)
 
 
 def rational(integers, denominator):
@@ -48,11 +76,12 @@ def table(headers, rows, formats=None):
                         for c, (entry, w) in enumerate(zip(line, widths))).rstrip())
 
 
-def _verdict(sentence, value, holds):
+def _verdict(line, value, holds):
     if not holds:
-        raise CheckFailed(f"{sentence}: NO, value {value!r}")
-    print(f"{sentence}: yes")
+        raise CheckFailed(f"{line}: NO, value {value!r}")
+    print(line)
 
 
-def _largest(value):
-    return float(np.abs(np.asarray(value, dtype=float)).max())
+def _cases(value):
+    """The cases of a list, or the one that a number or an array is."""
+    return value if isinstance(value, (list, tuple)) else [value]

@@ -56,23 +56,21 @@ def build(variant, generator, std=0.1, **architecture):
         raise ValueError(f"variant is {variant!r}; expected one of {', '.join(VARIANTS)}")
     if not (math.isfinite(std) and std >= 0):
         raise ValueError(f"std is {std!r}; expected a finite number >= 0")
-    with torch.random.fork_rng([]):  # PyTorch draws a start that is not used
+    with chain.forked(0):  # PyTorch draws a start that is not used
         net = ConvNet(**architecture)
+    draw = lambda *shape, std=0.1: chain.truncated_normal(*shape, std=std, generator=generator).float()
     for module in (*net.convolutions, net.dense, net.output):
-        _truncated_normal(module.weight, 0.1, generator)
+        module.weight = nn.Parameter(draw(*module.weight.shape))
         nn.init.constant_(module.bias, 0.0 if module is net.convolutions[0] else 0.1)
     if variant in ("deep", "identity", "folded"):
         for name in ("dense", "output"):
             layer = getattr(net, name)
-            new = torch.eye(len(layer.weight))
-            if variant != "identity":
-                _truncated_normal(new, std, generator)
+            size = len(layer.weight)
+            new = torch.eye(size) if variant == "identity" else draw(size, size, std=std)
             setattr(net, name, _product(layer.weight, new, layer.bias))
     if variant == "low-rank":
         rows, columns = net.dense.weight.shape
-        first, second = torch.empty(rows // 8, columns), torch.empty(rows, rows // 8)
-        net.dense = _product(_truncated_normal(first, 0.1, generator), _truncated_normal(second, 0.1, generator),
-                             net.dense.bias)
+        net.dense = _product(draw(rows // 8, columns), draw(rows, rows // 8), net.dense.bias)
     return (fold(net) if variant == "folded" else net).to(memory_format=torch.channels_last)
 
 
@@ -144,14 +142,12 @@ def train(net, X, y, lr, steps, batch=64, momentum=0.9, decay=0.95, penalty=5e-4
     optimiser = torch.optim.SGD([{"params": shrinking, "weight_decay": penalty},
                                  {"params": [p for p in net.parameters() if id(p) not in names]}],
                                 lr=lr, momentum=momentum, fused=True)
-    batches = _batches(len(X), batch, order, seed, X.device)
+    order_of_rows = batches(len(X), batch, order, seed, X.device)
     data = torch.full((steps,), torch.nan, dtype=torch.float64, device=X.device)
     at, terms, diverged_at = list(range(0, steps, 20)), [], -1
     net.train()
-    devices = [X.device] if X.device.type == "cuda" else []
     started = time.perf_counter()
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    with chain.forked(seed, X.device):
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = lr * decay ** (step * batch // len(X))
@@ -159,7 +155,7 @@ def train(net, X, y, lr, steps, batch=64, momentum=0.9, decay=0.95, penalty=5e-4
                 with torch.no_grad():
                     terms.append(penalty / 2 * sum(p.square().sum() for p in shrinking))
             try:
-                loss = _step(net, optimiser, X, y, next(batches))
+                loss = _step(net, optimiser, X, y, next(order_of_rows))
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
                     raise MemoryError(f"no memory on {X.device} for a batch of {batch}; expected enough for one step. "
@@ -194,9 +190,9 @@ def _step(net, optimiser, X, y, indices):
     return loss.detach()
 
 
-def _batches(rows, batch, order, seed, device):
+def batches(rows, batch, order, seed, device):
     """Index tensors without end: the tutorial's offsets, or permutations drawn on the CPU, the same for every device."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = chain.seeded(seed)
     step = 0
     while True:
         if order == "tutorial":
@@ -206,12 +202,6 @@ def _batches(rows, batch, order, seed, device):
         else:
             permutation = torch.randperm(rows, generator=generator).to(device)
             yield from permutation.split(batch)[:rows // batch]
-
-
-def _truncated_normal(tensor, std, generator):
-    if std == 0:
-        return nn.init.zeros_(tensor)
-    return nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std, generator=generator)
 
 
 def _product(first, second, bias):

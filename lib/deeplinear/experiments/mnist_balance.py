@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from .. import chain, convnet, data, descent, homogeneous
+from .mnist_convnet import NETS, VALIDATION
 
 NAME = "mnist-balance"
 SUMMARY = "balance of every channel of the MNIST ConvNet over training, by SGD and with momentum (paper B, Theorem 2.3)"
-NUMERICS = ("data.py", "chain.py", "convnet.py", "descent.py", "homogeneous.py")
-VALIDATION = 5000  # the first images, as in the tutorial
+NUMERICS = ("data.py", "chain.py", "convnet.py", "descent.py", "homogeneous.py", "experiments/mnist_convnet.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,6 @@ SCALES = {
     "quick": Config(dataset="mnist-5k", net="small", rates=(0.1, 0.05), time=6.0),
     "full": Config(),
 }
-NETS = {"tutorial": convnet.TUTORIAL, "small": convnet.SMALL}
-
 
 def steps_of(config, rate):
     return round(config.time / rate)
@@ -67,16 +65,11 @@ def run_job(config, job, device, checkpoint=None, report=None):
     total = torch.zeros_like(start)
     rows = [(total, total, total)]
     losses = torch.full((steps,), torch.nan, dtype=torch.float64)
-    order = chain.seeded(job["seed"])
+    batches = convnet.batches(len(X), config.batch, "shuffled", job["seed"], X.device)
     net.train()
-    with torch.random.fork_rng([X.device] if X.device.type == "cuda" else []):
-        torch.manual_seed(job["seed"])
-        permutation = []
+    with chain.forked(job["seed"], X.device):
         for step in range(steps):
-            if not len(permutation):
-                permutation = torch.randperm(len(X), generator=order)[:len(X) // config.batch * config.batch]
-                permutation = list(permutation.to(X.device).split(config.batch))
-            batch = permutation.pop()
+            batch = next(batches)
             loss = F.cross_entropy(net(X[batch]), y[batch])
             optimiser.zero_grad()
             loss.backward()
