@@ -11,12 +11,16 @@ def test_verdicts(capsys):
     dl.check("thm-a", 1.26e-12, below=1e-10)
     dl.check("thm-a", [torch.tensor([0.0, 3e-15]).double(), -2e-14], below=1e-6, cases="shapes")
     dl.check("thm-a", 0.00714, below=0.01)
+    dl.check("thm-a", 3e-12, below=0.01)
+    dl.control("thm-a", [1.0, 2e7], above=1)
     dl.check("thm-b", torch.tensor([[True, True]]))
     dl.check("thm-b", [True, torch.tensor([True, True])], cases="nets")
     dl.check("thm-b", True)
     dl.control("thm-a, tilted", 0.512, above=1e-3)
     assert capsys.readouterr().out.splitlines() == [
-        "holds  thm-a  1e-12, below 1e-10", "holds  thm-a  2 shapes, worst 2e-14, below 1e-06", "holds  thm-a  0.0071, below 0.01",
+        "holds  thm-a  1e-12, below 1e-10", "holds  thm-a  2 shapes, worst 2e-14, below 1e-06",
+        "holds  thm-a  0.0071, below 0.01", "holds  thm-a  under 1e-06, below 0.01",
+        "fails  thm-a  over 1e+06, not below 1, as it must",
         "holds  thm-b  all 2 entries", "holds  thm-b  all 2 nets", "holds  thm-b",
         "fails  thm-a, tilted  0.51, not below 0.001, as it must"]
 

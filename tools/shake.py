@@ -51,8 +51,16 @@ def run(notebooks, setting, folder):
     failed = {}
     for case in ElementTree.parse(report).iter("testcase"):
         for problem in (*case.iter("failure"), *case.iter("error")):
-            failed[name_of(case)] = problem.text or problem.get("message")
+            failed[name_of(case)] = what_differs(problem.text or problem.get("message"))
     return failed, [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+def what_differs(words):
+    """Of nbval's report of a cell, what was stored and printed: the lines of the comparison, or the end of the traceback."""
+    plain = re.sub(r"(\x1b|#x1B)\[[\d;]+m", "", words)
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    compared = [line for line in lines if re.match(r"[-+] |mismatch|dissimilar", line)]
+    return [line[:160] for line in (compared if any(line[:2] in ("- ", "+ ") for line in compared) else lines[-4:])]
 
 
 def name_of(case):
@@ -95,7 +103,7 @@ def main(arguments=None):
         movers = {f"{cell_of(entry['source'], notebooks)} ({entry['moved']})" for entry in logged if "moved" in entry}
         print(f"{name}: {len(failed)} cells differ, {len(movers)} move a global generator ({time.time() - started:.0f} s)", flush=True)
         for cell, words in sorted(failed.items()):
-            print(f"  {cell}\n" + "\n".join(f"    {line}" for line in words.splitlines() if line.strip())[:2000])
+            print("\n".join([f"  {cell}", *(f"    {line}" for line in words[:8])]))
         for mover in sorted(movers):
             print(f"  moves a global generator: {mover}")
         for near in sorted({entry["near"] for entry in logged if "near" in entry}):

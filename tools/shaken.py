@@ -32,7 +32,12 @@ def install(shell):
 
 
 def _wrap_sources(shaken):
-    dl.data.load = _after(dl.data.load, lambda found: dataclasses.replace(found, X=shaken(found.X), y=shaken(found.y)))
+    def data(found):
+        if not found.y.is_floating_point():  # an image: the pixel is multiplied, so that black stays black
+            return dataclasses.replace(found, X=shaken(found.X + 0.5) - 0.5)
+        return dataclasses.replace(found, X=shaken(found.X), y=shaken(found.y))
+
+    dl.data.load = _after(dl.data.load, data)
     dl.recorded.load = _after(dl.recorded.load, lambda found: dataclasses.replace(
         found, arrays={name: shaken(array) for name, array in found.arrays.items()}))
     for name in ("normal", "uniform"):  # everything else that the library draws is made of these two
@@ -65,7 +70,8 @@ def _redrawn(reset, shaken):
         reset(module)
         with torch.no_grad():
             for parameter in module.parameters(recurse=False):
-                parameter.copy_(shaken(parameter))
+                if not parameter.is_meta:  # a layer without numbers yet
+                    parameter.copy_(shaken(parameter))
     return reset_parameters
 
 

@@ -34,15 +34,16 @@ def check(label, value, below=None, cases="cases"):
         measured = f"  all {count} {cases if len(truths) > 1 else 'entries'}" if count > 1 else ""
         _verdict(f"holds  {label}{measured}", value, holds)
     else:
-        most, digits = worst(value), ".0e" if below <= ROUNDING else ".2g"
-        number = f"{len(value)} {cases}, worst " if len(_cases(value)) > 1 else ""
-        _verdict(f"holds  {label}  {number}{most:{digits}}, below {float(below):g}", value, most < below)
+        most = worst(value)
+        number = f"{most:.0e}" if below <= ROUNDING else _digits(most)
+        count = f"{len(value)} {cases}, worst " if len(_cases(value)) > 1 else ""
+        _verdict(f"holds  {label}  {count}{number}, below {float(below):g}", value, most < below)
 
 
 def control(label, value, above):
     """Print the verdict of the control of ``label``: without one hypothesis some ``|value|`` must exceed ``above``."""
     most = worst(value)
-    _verdict(f"fails  {label}  {most:.2g}, not below {float(above):g}, as it must", value, most > above)
+    _verdict(f"fails  {label}  {_digits(most)}, not below {float(above):g}, as it must", value, most > above)
 
 
 def worst(value):
@@ -80,6 +81,11 @@ def _verdict(line, value, holds):
     if not holds:
         raise CheckFailed(f"{line}: NO, value {value!r}")
     print(line)
+
+
+def _digits(number):
+    """Two digits, of a number that is neither rounding nor the end of a run that blows up: their sizes mean nothing."""
+    return f"{number:.2g}" if ROUNDING <= number <= 1 / ROUNDING else "under 1e-06" if number < ROUNDING else "over 1e+06"
 
 
 def _cases(value):

@@ -33,6 +33,7 @@ DASHES = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.2, 1.2)), (0, (9, 
           (0, (1, 2.5)), (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 MOST_POINTS = 160
+HALF_UP = 1 + 1e-9  # a number that lies between two roundings, 1/8 say, takes the upper one on every machine
 
 
 class Figure(_Figure):
@@ -216,7 +217,7 @@ def factors(panels, columns, rows, x, y, over):
             corners.append([(j, i), (j + 1, i), (j + 1, i + 1), (j, i + 1)])
             colours.append(to_rgba(COLOURS[int(strength[i, j] < 0)], 0.75 * abs(strength[i, j])))
             value = values[i, j]
-            text = "–" if np.isnan(value) else ">" if np.isinf(value) else "<" if value == 0 else f"{value:.2g}"
+            text = "–" if np.isnan(value) else ">" if np.isinf(value) else "<" if value == 0 else f"{value * HALF_UP:.2g}"
             ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8.5)
         ax.add_collection(PolyCollection(corners, facecolors=colours, edgecolors="#999999", linewidths=0.5))
         ax.set(xticks=np.arange(len(columns)) + 0.5, xticklabels=columns, yticks=np.arange(len(rows)) + 0.5,
