@@ -32,10 +32,12 @@ def frame(expert=(), words=1200, before_exercises=(), exercise_end=""):
     """The cells of a chapter that has every part of the frame and so many words."""
     exercises = []
     for i in range(4):
-        exercises += [(f"ex-{i}", f":::{{exercise}} Add\n:label: ex-{i}\n\nAdd.\n:::\n\n:::{{solution-start}} ex-{i}\n:class: dropdown\n:::"),
-                      (f"solve-{i}", "1 + 1", "2"), (f"solve-{i}-end", ":::{solution-end}\n:::" + exercise_end * (i == 3))]
-    return [("title", "# Sums\n\nYou will learn\n\n**You need** nothing.\n\n" + "word " * words), ("remember", "## What to remember"),
-            *before_exercises, ("exercises", "## Exercises"), *exercises, *expert, SOURCES]
+        asked = f":::{{exercise}} Add\n:label: ex-{i}\n\nAdd.\n:::\n\n:::{{solution-start}} ex-{i}\n:class: dropdown\n:::"
+        exercises += [(f"ex-{i}", asked), (f"solve-{i}", "1 + 1", "2"),
+                      (f"solve-{i}-end", ":::{solution-end}\n:::" + exercise_end * (i == 3))]
+    begin = "# Sums\n\nYou will learn\n\n**You need** nothing.\n\n" + "word " * words
+    return [("title", begin), ("remember", "## What to remember"), *before_exercises, ("exercises", "## Exercises"),
+            *exercises, *expert, SOURCES]
 
 
 EXPERT = ("expert", "(sec-expert)=\n## For the expert\n\n" + "word " * 4000)
@@ -45,7 +47,8 @@ def test_the_section_for_the_expert_is_cut_from_its_heading_to_the_sources(tmp_p
     page = chapter(tmp_path, *code("a", 12), EXPERT, *code("b", 30), ("more", "### Further"), SOURCES)
     left = house.without_expert(house.cells(page))
     assert [cell["id"] for cell in left] == [f"a-{i}" for i in range(12)] + ["sources"]
-    page = chapter(tmp_path, *code("a", 12), ("said", "See *For the expert*."), ("a-comment", "## For the expert\n1", "1"), SOURCES)
+    unlike = ("said", "See *For the expert*."), ("a-comment", "## For the expert\n1", "1")
+    page = chapter(tmp_path, *code("a", 12), *unlike, SOURCES)
     assert len(house.without_expert(house.cells(page))) == 15
 
 
@@ -63,8 +66,8 @@ def test_words_for_the_expert_do_not_count_after_the_exercises_and_nowhere_else(
     house.test_frame(chapter(tmp_path, *frame(expert=[EXPERT])))
     further = [EXPERT, ("further", "## Further\n\nMore.")]
     for cells in (frame(before_exercises=[EXPERT]), frame(expert=further), frame(words=5000), frame(expert=[EXPERT], words=1000),
-                  [*frame(), EXPERT], frame(exercise_end="\n\n## For the expert\n\nMore."), frame(expert=[EXPERT, EXPERT]),
-                  frame()[:4] + [EXPERT] + frame()[4:]):
+                  frame(expert=[EXPERT, EXPERT]), frame(exercise_end="\n\n## For the expert\n\nMore."),
+                  frame()[:4] + [EXPERT] + frame()[4:], [*frame(), EXPERT], [*frame(), further[1]]):
         with pytest.raises(AssertionError):
             house.test_frame(chapter(tmp_path, *cells))
 
@@ -152,10 +155,11 @@ def test_the_ledger_counts_later_work_without_a_gap():
     survey = [{"ledger": [f"{part}{row:02}"]} for part, rows in (("A", 41), ("B", 14), ("C", 9)) for row in range(1, rows + 1)]
     house.hold_ledger(survey)
     house.hold_ledger([*survey, {"ledger": ["D02", "A01"]}, {"ledger": ["D01"]}, {"ledger": ["D01"]}])
-    for rows in (survey[1:], [*survey, {"ledger": ["D02"]}], [*survey, {"ledger": ["D01", "D03"]}], [*survey, {"ledger": ["C10"]}],
-                 [*survey, {"ledger": ["D00"]}]):
+    with pytest.raises(AssertionError):
+        house.hold_ledger(survey[1:])
+    for more in (["D02"], ["D01", "D03"], ["D00"], ["C10"]):
         with pytest.raises(AssertionError):
-            house.hold_ledger(rows)
+            house.hold_ledger([*survey, {"ledger": more}])
 
 
 @pytest.mark.parametrize("coq, found", [
