@@ -19,8 +19,13 @@ CLAIMS = yaml.safe_load((BOOK / "claims.yml").read_text())
 TESTS = (Path(__file__).parent / "test_claims.py").read_text()
 KEYS = {key for key in re.findall(r"@\w+\{([\w]+),", (BOOK / "references.bib").read_text())}
 STATEMENT = re.compile(r":::\{prf:(definition|lemma|proposition|theorem|corollary)\}.*?\n:label: (\S+)(.*?)\n:::", re.S)
-KINDS = {"theorem", "empirical", "correction", "extension"}
-VERDICTS = {"proved+checked", "certified", "reproduced", "reproduced in sign", "not reproduced", "corrected"}
+CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
+FIELDS = {"id", "ledger", "statement", "source", "kind", "chapter", "verdict"}
+VERDICTS = {  # and the kinds of claims that each can be given to
+    "proved+checked": {"theorem", "extension"}, "certified": {"theorem", "extension"}, "quoted": {"theorem"},
+    "corrected": {"correction", "empirical"}, "extended": {"extension", "empirical"}, "reproduced": {"empirical"},
+    "reproduced in sign": {"empirical"}, "not reproduced": {"empirical"}, "not settled": {"empirical"}}
+FORMAL = "\n".join(path.read_text() for path in sorted((BOOK.parent / "formal").glob("*.v")))
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 each_chapter = pytest.mark.parametrize("page", CHAPTERS, ids=lambda p: p.stem)
@@ -36,6 +41,26 @@ def source(cell):
 
 def text(page):
     return "\n\n".join(source(cell) for cell in cells(page, "markdown"))
+
+
+def title(cell):
+    """The heading of a section whose first cell this is."""
+    found = re.match(r"(?:\(\S+\)=\n)*## (.*)", source(cell))
+    return found[1] if found and cell["cell_type"] == "markdown" else None
+
+
+def without_expert(cells):
+    """The cells that the limits on a chapter's length count: all but those of the section For the expert."""
+    titles = [title(cell) for cell in cells]
+    if "For the expert" not in titles:
+        return cells
+    first = titles.index("For the expert")
+    return cells[:first] + cells[titles.index("Sources and history", first):]
+
+
+def cited(words):
+    """The keys of all citations in a text."""
+    return {key.strip() for keys in CITATION.findall(words) for key in keys.split(",")}
 
 
 def printed(page):
@@ -72,7 +97,7 @@ def test_cells_are_short(page):
         lengths.append(len(lines))
         assert max(map(len, lines)) <= 88, f"{cell['id']} has a line of {max(map(len, lines))} characters"
     assert max(lengths) <= 12 and sorted(lengths)[len(lengths) // 2] <= 8
-    assert 12 <= len(lengths) <= 26
+    assert 12 <= sum(cell["cell_type"] == "code" for cell in without_expert(cells(page))) <= 26
     assert sum(source(cell).count("def ") for cell in cells(page, "code")) <= 1
     assert not any(re.search(r"^\s*class ", source(cell), re.M) for cell in cells(page, "code"))
 
@@ -102,8 +127,14 @@ def test_figures_have_caption_text_and_size(page):
 
 @each_chapter
 def test_frame(page):
-    """You will learn, You need, sections, What to remember, Exercises with executed solutions, Sources and history."""
-    words = text(page)
+    """You will learn, You need, sections, What to remember, Exercises with executed solutions, Sources and history.
+
+    A section For the expert may stand between the last solution and Sources and history."""
+    words, titles = text(page), [title(cell) for cell in cells(page) if title(cell)]
+    assert titles[-1] == "Sources and history"
+    if "## For the expert" in words:
+        assert titles[-3:-1] == ["Exercises", "For the expert"], "For the expert begins a cell, after the exercises"
+        assert words.rfind("{solution-end}") < words.find("## For the expert")
     marks = ["# ", "You will learn", "**You need**", "## What to remember", "## Exercises", "## Sources and history"]
     places = [words.find(mark) for mark in marks]
     assert -1 not in places and places == sorted(places)
@@ -122,40 +153,60 @@ def test_frame(page):
         assert cells(page)[i]["cell_type"] == "code" and order[i + 1] == order[i] + "-end"
 
 
-@each_chapter
-def test_every_statement_is_proved_checked_claimed_and_used(page):
-    words = text(page)
-    everywhere = "\n".join(text(p) for p in PAGES) + "".join(p.read_text() for p in BOOK.glob("*.md"))
-    claimed = {claim["id"] for claim in CLAIMS if claim["chapter"] == page.stem}
-    names = {cell["id"] for cell in cells(page)}
-    proved = set()
-    for kind, label, _ in STATEMENT.findall(words):
+def hold_statements(page, claims, everywhere):
+    """Every statement of a page has its row, its proof (if quoted, its citation), its check and its control, and is used."""
+    words, verdicts = text(page), printed(page)
+    rows = {claim["id"]: claim for claim in claims if claim["chapter"] == page.stem and claim["kind"] != "empirical"}
+    stated = set()
+    for kind, label, body in STATEMENT.findall(words):
         prefix = {"definition": "def", "lemma": "lem", "proposition": "prop", "theorem": "thm", "corollary": "cor"}[kind]
         assert label.startswith(prefix + "-")
         assert re.search(r"\{prf:ref\}`" + label + "`", everywhere), f"{label} is referenced nowhere"
         if kind == "definition":
             continue
+        assert label in rows, f"{label} has no row"
         after = words[words.index(f":label: {label}\n"):].partition(":::{prf:")[0]
         proof = after.partition(":::{dropdown} Proof\nProof of {prf:ref}`" + label + "`.\n")[2].partition("\n:::")[0]
-        assert proof, f"no proof between {label} and the next statement"
-        assert proof.rstrip().endswith(r"$\blacksquare$")
-        proved.add(label)
-    checked = {label for label in proved if f"check-{label}" in names}
-    assert checked == proved, f"statements without a check cell: {proved - checked}"
-    assert checked == {claim for claim in claimed if not claim.startswith("emp-")}
-    for claim in claimed:
-        if not claim.startswith("emp-"):
-            assert re.search(rf"^holds  {claim}\b(?!-)", printed(page), re.M), f"{claim} prints no verdict"
-            assert re.search(rf"^fails  {claim}\b(?!-)", printed(page), re.M), f"{claim} has no control"
+        if rows[label]["verdict"] == "quoted":
+            assert not proof, f"{label} is proved, and its verdict says quoted"
+            assert rows[label]["source"] in cited(body), f"{label} is quoted and does not cite its source"
+        else:
+            assert proof, f"no proof between {label} and the next statement"
+            assert proof.rstrip().endswith(r"$\blacksquare$")
+        stated.add(label)
+    assert stated == rows.keys()
+    checked = {cell["id"].removeprefix("check-") for cell in cells(page) if cell["id"].startswith("check-")}
+    assert stated <= checked, f"statements without a check cell: {stated - checked}"
+    for label in stated:
+        assert re.search(rf"^holds  {label}\b(?!-)", verdicts, re.M), f"{label} prints no verdict"
+        assert re.search(rf"^fails  {label}\b(?!-)", verdicts, re.M), f"{label} has no control"
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c["id"])
-def test_every_claim_row_is_complete(claim):
-    assert claim.keys() - {"record"} == {"id", "ledger", "statement", "source", "kind", "chapter", "verdict"}
-    assert claim["kind"] in KINDS and claim["verdict"] in VERDICTS
-    assert claim["source"] == "here" or claim["source"] in KEYS
-    assert claim["ledger"] and all(re.fullmatch(r"[ABC]\d\d", row) for row in claim["ledger"])
-    assert 20 < len(claim["statement"]) < 130
+@each_chapter
+def test_every_statement_is_proved_checked_claimed_and_used(page):
+    hold_statements(page, CLAIMS, "\n".join(text(p) for p in PAGES) + "".join(p.read_text() for p in BOOK.glob("*.md")))
+
+
+def is_machine_checked(name, coq):
+    """Whether a Coq text states a theorem of that name and ends its proof; comments do not count."""
+    while (bare := re.sub(r"\(\*(?:(?!\(\*|\*\)).)*\*\)", " ", coq, flags=re.S)) != coq:
+        coq = bare  # comments nest: the innermost go first
+    word = "Theorem|Lemma|Corollary|Proposition|Fact|Remark"
+    end = re.search(rf"\b(?:{word})\s+{re.escape(name)}(?![\w']).*?\b(Qed|Defined|Admitted|Abort|{word})\b", coq, re.S)
+    return end is not None and end[1] in ("Qed", "Defined")
+
+
+def hold_row(claim, coq=FORMAL):
+    """A row has all its parts and no others, its verdict fits its kind, and the page, the tests, the record have it."""
+    assert FIELDS <= claim.keys() <= FIELDS | {"record", "scope", "formal"}
+    assert claim["kind"] in VERDICTS[claim["verdict"]], f"{claim['kind']} cannot be {claim['verdict']}"
+    assert claim["source"] in KEYS or claim["source"] == "here" and claim["verdict"] not in ("quoted", "extended")
+    assert claim["ledger"] and all(re.fullmatch(r"[ABCD]\d\d", row) for row in claim["ledger"])
+    assert 20 < len(claim["statement"]) <= 200
+    if claim["kind"] == "empirical" or "scope" in claim:
+        assert 20 < len((claim.get("scope") or "").strip()) <= 200, f"{claim['id']} does not say what it covers"
+    if "formal" in claim:
+        assert is_machine_checked(claim["formal"], coq), f"no theorem {claim['formal']} with its proof in formal/"
     page = BOOK / f"{claim['chapter']}.ipynb"
     names = {cell["id"] for cell in cells(page)}
     if claim["kind"] == "empirical":
@@ -167,9 +218,33 @@ def test_every_claim_row_is_complete(claim):
         dl.recorded.load(claim["record"], quiet=True)
 
 
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c["id"])
+def test_every_claim_row_is_complete(claim):
+    hold_row(claim)
+
+
+@pytest.mark.parametrize("claim", [claim for claim in CLAIMS if "scope" in claim], ids=lambda c: c["id"])
+def test_numbers_in_a_scope_are_those_of_the_run(claim):
+    """A decimal or a number from 100 on in a scope stands in the chapter, its outputs or the claim's record."""
+    page = BOOK / f"{claim['chapter']}.ipynb"
+    known = printed(page) + "".join(source(cell) for cell in cells(page))
+    if "record" in claim:
+        known += json.dumps(dl.recorded.load(claim["record"], quiet=True).config)
+    known = re.sub(r"(?<=\d)(?:,|\{,\}|_|\\,)(?=\d{3})", "", known)
+    for number in re.findall(r"(?<![\d.])(?:\d+\.\d+|\d{3,}|\d+e-?\d+)(?![\d.]\d)", claim["scope"]):
+        assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", known), number
+
+
+def hold_ledger(claims):
+    """Every number of the survey is settled by some claim, and those of what came later are counted without a gap."""
+    settled = {row for claim in claims for row in claim["ledger"]}
+    later = {row for row in settled if row[0] == "D"}
+    assert later == {f"D{row:02}" for row in range(1, len(later) + 1)}
+    assert settled - later == {f"{part}{row:02}" for part, rows in (("A", 41), ("B", 14), ("C", 9)) for row in range(1, rows + 1)}
+
+
 def test_every_row_of_the_survey_is_settled():
-    settled = {row for claim in CLAIMS for row in claim["ledger"]}
-    assert settled == {f"{part}{row:02}" for part, rows in (("A", 41), ("B", 14), ("C", 9)) for row in range(1, rows + 1)}
+    hold_ledger(CLAIMS)
 
 
 def test_claim_rows_are_unique():
@@ -179,8 +254,7 @@ def test_claim_rows_are_unique():
 
 @each_chapter
 def test_citations_and_names_exist(page):
-    for key in re.findall(r"\{cite(?::\w)?\}`(\w+)`", text(page)):
-        assert key in KEYS
+    assert cited(text(page)) <= KEYS
     for cell in cells(page, "code"):
         for path in re.findall(r"\bdl((?:\.\w+)+)", source(cell)):
             target = dl

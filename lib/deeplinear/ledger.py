@@ -35,17 +35,20 @@ def counts():
 
 
 def claims():
-    """Every claim with its source and verdict, linked to its statement, check, test and run, as a :class:`Table`."""
+    """Every claim with its scope, source and verdict, linked to its statement, check, test and run, as a :class:`Table`."""
     rows = []
     for claim in read():
         link = f'<a href="{claim["chapter"]}.html#{claim["id"]}">{claim["id"]}</a>'
-        check = f'<a href="{claim["chapter"]}.html#check-{claim["id"]}">check</a>'
-        test = f'<a href="tests.html#test-{claim["id"]}">test</a>'
+        scope = f'<small>{html.escape(claim["scope"])}</small>' if "scope" in claim else ""
+        checks = [f'<a href="{claim["chapter"]}.html#check-{claim["id"]}">check</a>',
+                  f'<a href="tests.html#test-{claim["id"]}">test</a>']
+        if "formal" in claim:
+            checks.append(f'Coq <code>{html.escape(claim["formal"])}</code>')
         run = f'<a href="recorded-runs.html#run-{claim["record"]}">{claim["record"]}</a>' if claim.get("record") else ""
-        rows.append([claim["chapter"][:2].lstrip("0"), link, html.escape(claim["statement"]), ", ".join(claim["ledger"]),
-                     claim["source"], claim["kind"], f'<b>{claim["verdict"]}</b>',
-                     f"{check}, {test}", run])
-    return Table("claims", ["ch.", "claim", "statement", "ledger", "source", "kind", "verdict", "checked by", "run"], rows)
+        rows.append([claim["chapter"][:2].lstrip("0"), link, html.escape(claim["statement"]) + scope,
+                     ", ".join(claim["ledger"]), claim["source"], claim["kind"], f'<b>{claim["verdict"]}</b>',
+                     ", ".join(checks), run])
+    return Table("claims", ["ch.", "claim", "statement, scope", "ledger", "source", "kind", "verdict", "checked by", "run"], rows)
 
 
 def records():

@@ -1,0 +1,34 @@
+"""The table of claims: what a row of the ledger shows."""
+
+import pytest
+
+import deeplinear as dl
+
+ROW = {"id": "emp-sums", "ledger": ["A01", "D01"], "statement": "Sums < products", "source": "here", "kind": "empirical",
+       "chapter": "09-sums", "verdict": "not settled"}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The cells of the one row that the table makes of a claim."""
+    def table(**more):
+        monkeypatch.setattr(dl.ledger, "read", lambda: [ROW | more])
+        return dict(zip(dl.ledger.claims().headers, dl.ledger.claims().rows[0], strict=True))
+    return table
+
+
+def test_a_claim_shows_its_scope_under_its_statement(shown):
+    assert shown()["statement, scope"] == "Sums &lt; products"
+    assert shown(scope="a < 9, 5 seeds")["statement, scope"] == "Sums &lt; products<small>a &lt; 9, 5 seeds</small>"
+    assert shown()["verdict"] == "<b>not settled</b>" and shown()["ledger"] == "A01, D01"
+
+
+def test_a_claim_shows_its_machine_checked_theorem_beside_check_and_test(shown):
+    plain, formal = shown()["checked by"], shown(formal="sums'")["checked by"]
+    assert plain.count("href") == 2 and "#check-emp-sums" in plain and "tests.html#test-emp-sums" in plain
+    assert formal == plain + ", Coq <code>sums&#x27;</code>"
+
+
+def test_every_scope_is_on_the_page():
+    shown = dl.ledger.claims()._repr_html_()
+    assert shown.count("<small>") == sum("scope" in claim for claim in dl.ledger.read()) >= 32
