@@ -132,7 +132,7 @@ def test_curl_of_a_single_output_as_a_matrix():
     """The formula for one output and the derivative of matrix powers are one: two columns, the second one idle."""
     loss = regression(3, 4, 4)
     W = dl.normal(1, 3, generator=generator(6))
-    general = field._derivative(W, loss.gradient(W), torch.eye(3).double()[:, None], loss.hessian_product(
+    general = field.derivatives._derivative(W, loss.gradient(W), torch.eye(3).double()[:, None], loss.hessian_product(
         W.expand(3, 1, 3), torch.eye(3).double()[:, None]), 4)[:, 0].mT
     assert (field.curl(loss, W, 4) - (general - general.mT)).abs().max() < 1e-12
 

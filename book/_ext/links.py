@@ -18,12 +18,14 @@ TESTS_PAGE = "book/tests"
 def functions_of_statements():
     """The public names of the library by the label of each statement that their docstrings refer to."""
     found = {}
-    for path in sorted((ROOT / "lib" / "deeplinear").glob("*.py")):
+    package = ROOT / "lib" / "deeplinear"
+    for path in sorted(package.rglob("*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
+        face = path.relative_to(package).with_suffix("").parts[0]  # a module of parts shows their names as its own
         for item in module.body:
             if isinstance(item, (ast.FunctionDef, ast.ClassDef)) and not item.name.startswith("_"):
                 for label in re.findall(r":prf:ref:`([^`]+)`", ast.get_docstring(item) or ""):
-                    found.setdefault(label, []).append(f"{path.stem}.{item.name}")
+                    found.setdefault(label, []).append(f"{face}.{item.name}")
     return found
 
 
