@@ -148,6 +148,12 @@ def test_matrix_integrals_agree(depth, k, d):
     assert abs(float(certified) - closed) < 1e-13 * (1 + abs(closed)) and certified.decided
 
 
+def test_depth_one_is_a_gradient_for_matrices_too():
+    loss = regression(3, 4, 3, k=2)
+    for method in ("closed-form", "quadrature", "certified"):
+        assert abs(float(field.matrix_line_integral(loss, 1, 0.3, 1.2, 0.4, 0.7, method))) < 1e-9
+
+
 def random_polynomial(rng, d, degree):
     """Sometimes radial, sometimes linear plus radial, sometimes neither."""
     r2 = sum(x**2 for x in w[:d])

@@ -105,4 +105,4 @@ def _matrix_by_algebra(block, N, r, R, sigma, angle):
 
     return boundary(R) - boundary(r) - sum(
         coefficient * arb(N * k / (k + 2 - 2 / N)) * (arb(R) ** arb(k + 2 - 2 / N) - arb(r) ** arb(k + 2 - 2 / N))
-        for k, coefficient in D.items())
+        for k, coefficient in D.items() if k)
