@@ -15,7 +15,7 @@ endif
 BIN := .venv/bin
 # Tests and experiments run one process a core; more threads would wait for each other.
 export OMP_NUM_THREADS ?= 1
-SOURCES := _config.yml _toc.yml tests/test_claims.py $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
+SOURCES := _config.yml _toc.yml $(wildcard tests/claims/test_*.py) $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
 
 book: _build/html/.built
 	@echo "the book: file://$(CURDIR)/_build/html/index.html"

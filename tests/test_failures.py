@@ -188,8 +188,6 @@ def test_a_path_with_spaces(tmp_path, plain):
     (folder / "lib").mkdir()
     for name in ("requirements.txt", "constraints.txt", "pyproject.toml", "_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
-    (folder / "tests").mkdir()
-    (folder / "tests" / "test_claims.py").touch()
     planned = subprocess.run(["make", "-n", "book", "test"], cwd=folder, capture_output=True, text=True)
     assert planned.returncode == 0 and "jupyter-book build ." in planned.stdout, planned.stderr
 

@@ -132,7 +132,7 @@ def test_curl_of_a_single_output_as_a_matrix():
     """The formula for one output and the derivative of matrix powers are one: two columns, the second one idle."""
     loss = regression(3, 4, 4)
     W = dl.normal(1, 3, generator=generator(6))
-    general = field._derivative(W, loss.gradient(W), torch.eye(3).double()[:, None], loss.hessian_product(
+    general = field.derivatives._derivative(W, loss.gradient(W), torch.eye(3).double()[:, None], loss.hessian_product(
         W.expand(3, 1, 3), torch.eye(3).double()[:, None]), 4)[:, 0].mT
     assert (field.curl(loss, W, 4) - (general - general.mT)).abs().max() < 1e-12
 
@@ -146,6 +146,12 @@ def test_matrix_integrals_agree(depth, k, d):
     certified = field.matrix_line_integral(*arguments, "certified", bits=100)
     assert abs(closed - field.matrix_line_integral(*arguments, "quadrature")) < 1e-9 * (1 + abs(closed))
     assert abs(float(certified) - closed) < 1e-13 * (1 + abs(closed)) and certified.decided
+
+
+def test_depth_one_is_a_gradient_for_matrices_too():
+    loss = regression(3, 4, 3, k=2)
+    for method in ("closed-form", "quadrature", "certified"):
+        assert abs(float(field.matrix_line_integral(loss, 1, 0.3, 1.2, 0.4, 0.7, method))) < 1e-9
 
 
 def random_polynomial(rng, d, degree):

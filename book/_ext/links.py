@@ -18,12 +18,14 @@ TESTS_PAGE = "book/tests"
 def functions_of_statements():
     """The public names of the library by the label of each statement that their docstrings refer to."""
     found = {}
-    for path in sorted((ROOT / "lib" / "deeplinear").glob("*.py")):
+    package = ROOT / "lib" / "deeplinear"
+    for path in sorted(package.rglob("*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
+        face = path.relative_to(package).with_suffix("").parts[0]  # a module of parts shows their names as its own
         for item in module.body:
             if isinstance(item, (ast.FunctionDef, ast.ClassDef)) and not item.name.startswith("_"):
                 for label in re.findall(r":prf:ref:`([^`]+)`", ast.get_docstring(item) or ""):
-                    found.setdefault(label, []).append(f"{path.stem}.{item.name}")
+                    found.setdefault(label, []).append(f"{face}.{item.name}")
     return found
 
 
@@ -51,9 +53,11 @@ def name_the_checks(app, doctree):
 
 
 def write_the_tests(app, page, source):
-    """The page of tests: each claim's test as it stands in tests/test_claims.py, with an anchor."""
+    """The page of tests: each claim's test as it stands in tests/claims, with an anchor."""
     if page != TESTS_PAGE or app.builder.name != "html":
         return
+    files = {name: f"../{path.relative_to(ROOT).as_posix()}" for path in sorted((ROOT / "tests" / "claims").glob("test_*.py"))
+             for name in re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.M)}
     chapter = None
     for claim in ledger.read():
         if claim["chapter"] != chapter:
@@ -62,7 +66,7 @@ def write_the_tests(app, page, source):
         test = "test_" + claim["id"].replace("-", "_")
         source[0] += (f'\n<p id="test-{claim["id"]}"><a href="{chapter}.html#{claim["id"]}">{claim["id"]}</a>: '
                       f'{html.escape(claim["statement"])}</p>\n\n'
-                      f"```{{literalinclude}} ../tests/test_claims.py\n:pyobject: {test}\n:language: none\n```\n")
+                      f"```{{literalinclude}} {files[test]}\n:pyobject: {test}\n:language: none\n```\n")
 
 
 def setup(app):

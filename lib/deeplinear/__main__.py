@@ -10,7 +10,7 @@ from . import data, recorded, shards
 from .experiments import EXPERIMENTS
 
 HERE = Path(__file__).parent
-NUMERICS = ("data.py", "losses.py", "chain.py", "preconditioner.py", "optimizers.py", "products.py", "descent.py")
+NUMERICS = ("data.py", "losses.py", "chain.py", "preconditioner.py", "optimizers.py", "products.py", "descent")
 
 
 def main(arguments=None):
@@ -49,8 +49,9 @@ def main(arguments=None):
 
 
 def sources(module):
-    """The files whose code settles the result of an experiment."""
-    return [Path(module.__file__), *(HERE / name for name in getattr(module, "NUMERICS", NUMERICS))]
+    """The files whose code settles the result of an experiment; a folder that is named stands for its modules."""
+    named = [HERE / name for name in getattr(module, "NUMERICS", NUMERICS)]
+    return [Path(module.__file__), *(file for path in named for file in ([path] if path.is_file() else sorted(path.glob("*.py"))))]
 
 
 def _run(options):

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 
 import numpy as np
+from flint import nmod_mat
 
 from . import chain
 
@@ -172,17 +173,5 @@ def _times(A, B):
 
 
 def _rank(matrix):
-    """The rank modulo the prime, by elimination."""
-    matrix, rank = matrix.copy() % PRIME, 0
-    for column in range(matrix.shape[1]):
-        rows = np.flatnonzero(matrix[rank:, column])
-        if len(rows) == 0:
-            continue
-        pivot = rank + rows[0]
-        matrix[[rank, pivot]] = matrix[[pivot, rank]]
-        matrix[rank] = matrix[rank] * pow(int(matrix[rank, column]), -1, PRIME) % PRIME
-        others = np.flatnonzero(matrix[:, column])
-        others = others[others != rank]
-        matrix[others] = (matrix[others] - matrix[others, column, None] * matrix[rank]) % PRIME
-        rank += 1
-    return rank
+    """The rank modulo the prime."""
+    return nmod_mat(*matrix.shape, matrix.ravel().tolist(), PRIME).rank()

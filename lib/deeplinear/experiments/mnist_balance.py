@@ -14,7 +14,7 @@ from .mnist_convnet import NETS, VALIDATION
 
 NAME = "mnist-balance"
 SUMMARY = "balance of every channel of the MNIST ConvNet over training, by SGD and with momentum (paper B, Theorem 2.3)"
-NUMERICS = ("data.py", "chain.py", "convnet.py", "descent.py", "homogeneous.py", "experiments/mnist_convnet.py")
+NUMERICS = ("data.py", "chain.py", "convnet.py", "descent", "homogeneous.py", "experiments/mnist_convnet.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ SCALES = {
     "quick": Config(dataset="mnist-5k", net="small", rates=(0.1, 0.05), time=6.0),
     "full": Config(),
 }
+
 
 def steps_of(config, rate):
     return round(config.time / rate)

@@ -1,0 +1,197 @@
+"""Discrete training: of the layers, or of the end-to-end matrix by the end-to-end rule; batched over leading axes.
+
+Each step costs the same two products with the data for every depth and width: the loss gives its gradient at the
+end-to-end matrix, ``chain`` turns it into layer gradients (or ``preconditioner`` into the end-to-end step), and the
+optimiser moves.
+"""
+
+import bisect
+import dataclasses
+import functools
+import math
+import numbers
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from .. import chain
+from ..products import has_moments
+from .batch import Batch
+from .records import Trajectory
+
+__all__ = ["Group", "Trajectory", "iterate", "logarithmic", "sharpness", "sweep", "train"]
+
+
+def iterate(loss, weights, lr, steps, weight_decay=0):
+    """Plain gradient descent on the layers, in one line, for any arrays: the layers at steps 0, 1, ..., ``steps``.
+
+    The reference for :func:`train`, and the form in which exact rationals and symbols run through the same code.
+    ``loss`` needs ``gradient(W)`` only. Returns a list of ``steps + 1`` lists of layers.
+    """
+    run = [list(weights)]
+    for _ in range(steps):
+        G = chain.layer_gradients(run[-1], loss.gradient(chain.end_to_end(run[-1])))
+        run.append([(1 - lr * weight_decay) * W - lr * dW for W, dW in zip(run[-1], G)])
+    return run
+
+
+def sharpness(loss, weights):
+    """The largest eigenvalue of the Hessian of the network's loss in all its layers, a float.
+
+    By automatic differentiation, for networks small enough to hold the Hessian. ``weights``: one network, no batch.
+    """
+    shapes, sizes = [W.shape for W in weights], [W.numel() for W in weights]
+
+    def value(flat):
+        layers = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes)]
+        return loss.value(chain.end_to_end(layers))
+
+    flat = torch.cat([W.detach().flatten() for W in weights])
+    return torch.linalg.eigvalsh(torch.autograd.functional.hessian(value, flat))[-1].item()
+
+
+CHECK_EVERY = 50  # steps between two looks at who has diverged
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Configurations that share their shapes: one loss, one depth, one optimiser, one rule; many starts and rates.
+
+    ``weights``: list of N layers ``(..., n_{j+1}, n_j)``, leading axes a batch that broadcasts against the rates in
+    ``optimizer.lr``. ``rule``: ``"layers"`` moves every layer; ``"end-to-end"`` collapses the start to one matrix and
+    moves that by the end-to-end rule of the same depth (:prf:ref:`thm-end-to-end`).
+    """
+
+    loss: object
+    weights: list
+    optimizer: object
+    rule: str = "layers"
+
+
+def train(loss, weights, optimizer, steps, record_every=1, rule="layers", keep_weights=False, batch_size=None,
+          generator=None):
+    """Train layers, or the end-to-end matrix by the end-to-end rule of the same depth, from the same start.
+
+    ``loss``: an object with ``value_and_gradient(W)``. ``weights``, ``optimizer``, ``rule``: as in :class:`Group`.
+    ``steps``: how many; the loss is recorded at steps 0, record_every, 2 record_every, ... and at the last.
+    ``batch_size``: gradients from that many rows drawn afresh with ``generator`` at each step, the same for all layers.
+    Returns a :class:`Trajectory`; the input is not changed. Raises ``ValueError`` for a negative count or unknown rule.
+    """
+    rows = None
+    if batch_size is not None:
+        if not 1 <= batch_size <= len(loss.X):
+            raise ValueError(f"batch_size is {batch_size!r}; expected 1 to {len(loss.X)}")
+        rows = lambda: torch.randperm(len(loss.X), generator=generator)[:batch_size]
+    group = Group(loss, weights, optimizer, rule)
+    return sweep([group], steps, record_every, keep_weights=keep_weights, rows=rows)[0]
+
+
+@torch.no_grad()
+def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoint=None, report=None):
+    """Train many configurations at once; groups with the same loss object share its two products with the data.
+
+    ``groups``: a list of :class:`Group`. ``record_every``: as in :func:`train`, or the increasing steps to record
+    themselves (:func:`logarithmic`). A configuration whose loss is not finite or a million times its first value has
+    diverged: the step is kept, its loss is NaN from there on, and it soon leaves the batch. ``checkpoint``: a
+    :class:`deeplinear.recorded.Checkpoint`; a run that finds one goes on from it, bit for bit as if never stopped. Its
+    file stays until :meth:`~deeplinear.recorded.Checkpoint.remove` is called, when the result is safe.
+    ``report(steps_done)`` is called now and then; what it raises ends the run, after a checkpoint. ``rows``: a function
+    that draws the examples of each gradient (minibatches); it cannot be resumed. Returns one :class:`Trajectory` a
+    group. On a GPU, steps are replayed as CUDA graphs.
+    """
+    _check_count("steps", steps, 0)
+    if not groups:
+        raise ValueError("groups is empty; expected at least one Group")
+    record = _recorded_steps(steps, record_every)
+    for name, value in (("keep_weights", keep_weights), ("rows", rows)):
+        if value and checkpoint is not None:
+            raise ValueError(f"{name} is {value!r}; expected nothing of the kind with a checkpoint")
+    batches = _batches(groups, rows, keep_weights)
+    saved = checkpoint.load() if checkpoint is not None else None
+    t, stops = 0, sorted({*record, *range(0, steps, CHECK_EVERY), steps})
+    if saved is None:
+        for batch in batches:
+            batch.begin()
+    else:
+        t = int(saved["step"])
+        stops = stops[bisect.bisect_right(stops, t):]
+        for i, batch in enumerate(batches):
+            batch.restore(saved, f"{i}.")
+    _move(batches, t, stops, record, functools.partial(_tell, batches, checkpoint, report))
+    found = {id(group): trajectory for batch in batches for group, trajectory in batch.results()}
+    return [found[id(group)] for group in groups]
+
+
+def logarithmic(steps, points):
+    """At most ``points`` steps from 0 to ``steps``, close to evenly spaced on a logarithmic axis, both ends among them."""
+    _check_count("steps", steps, 1)
+    _check_count("points", points, 3)
+    spaced = torch.logspace(0, math.log10(steps), points - 1, dtype=torch.float64).round().long().tolist()
+    return sorted({0, steps, *spaced})
+
+
+def _batches(groups, rows, keep_weights):
+    """The groups of one loss together, those that may turn the features by themselves."""
+    members = {}
+    for group in groups:
+        rotate = rows is None and has_moments(group.loss) and getattr(group.optimizer, "rotates", False)
+        members.setdefault((id(group.loss), rotate), []).append(group)
+    return [Batch(together, rows, keep_weights, rotate) for (_, rotate), together in members.items()]
+
+
+def _move(batches, t, stops, record, tell):
+    """From step ``t`` through all ``stops``, or until every configuration has diverged."""
+    wanted = set(record)
+    for stop in stops:
+        for batch in batches:
+            batch.advance(stop - t)
+        if stop in wanted:
+            for batch in batches:
+                batch.record(stop)
+        t = stop
+        if t % CHECK_EVERY == 0:
+            for batch in batches:
+                batch.drop_diverged()
+            if not any(batch.count for batch in batches):  # one more record, to tell that all have gone
+                for step in record[bisect.bisect_right(record, t):][:1]:
+                    for batch in batches:
+                        batch.record(step)
+                break
+            tell(t)
+
+
+def _tell(batches, checkpoint, report, step):
+    """Report, and save a checkpoint where its time has come."""
+    snapshot = functools.partial(_snapshot, batches, step)
+    try:
+        if report is not None:
+            report(step)
+    except BaseException:
+        if checkpoint is not None:
+            checkpoint.save(snapshot())
+        raise
+    if checkpoint is not None:
+        checkpoint.save_now_and_then(snapshot)
+
+
+def _snapshot(batches, step):
+    named = {"step": np.array(step)}
+    for i, batch in enumerate(batches):
+        named |= batch.snapshot(f"{i}.")
+    return named
+
+
+def _recorded_steps(steps, record_every):
+    if isinstance(record_every, numbers.Integral):
+        _check_count("record_every", record_every, 1)
+        return sorted({*range(0, steps + 1, record_every), steps})
+    record = [int(step) for step in record_every] if isinstance(record_every, Iterable) else []
+    if not record or record != sorted(set(record)) or record[0] < 0 or record[-1] > steps:
+        raise ValueError(f"record_every is {record_every!r}; expected a count, or increasing steps from 0 to {steps}")
+    return record
+
+
+def _check_count(name, count, least):
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < least:
+        raise ValueError(f"{name} is {count!r}; expected an integer >= {least}")

@@ -1,0 +1,12 @@
+"""Every figure of the book. The only module that imports a plotting library.
+
+Each function returns a :class:`Figure`, a Matplotlib figure that shows itself as SVG: transparent, of fixed size, with
+text as paths, no date and no random names, so that the same numbers give the same bytes.
+"""
+
+from .curves import lines
+from .figure import Figure
+from .planes import cover, curls, ellipses
+from .tables import factors
+
+__all__ = ["Figure", "cover", "curls", "ellipses", "factors", "lines"]

@@ -1,0 +1,78 @@
+"""Curves over an axis."""
+
+import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from .figure import COLOURS, DASHES, MARKERS, panels_of, styled
+
+MOST_POINTS = 160
+
+
+@styled
+def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slopes=None, markers=False, height=3.0,
+          share=False, dots=(), equal=False):
+    """Curves in one panel or several side by side.
+
+    ``panels``: ``{title: {label: (x values, y values)}}``; a label has the same colour and dashes in every panel. Two more
+    sequences of y values, as finite as the first, are the edges of a band behind the curve.
+    ``scale``: ``"loglog"``, ``"semilogy"``, ``"semilogx"`` or ``"linear"``. ``slopes``: ``{label: slope}`` draws grey
+    guides of that slope on log-log axes through the first point of the label's curve. ``markers`` marks the points.
+    ``share`` gives all panels one vertical axis. ``dots``: labels drawn as points without a line; a dict
+    gives each the label whose colour it takes. ``equal``: one unit is as long on both axes. Raises ``ValueError`` for more
+    curves than there are styles.
+    """
+    labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
+    own = [label for label in labels if not (isinstance(dots, dict) and label in dots)]
+    if len(own) > len(COLOURS):
+        raise ValueError(f"{len(own)} curves, but only {len(COLOURS)} styles to tell them apart: draw two figures")
+    if isinstance(dots, dict) and not set(dots.values()) <= set(own):
+        raise ValueError(f"dots take the colours of {sorted(set(dots.values()) - set(own))}; expected labels of curves: {own}")
+    figure, axes = panels_of(len(panels), height, share)
+    for ax, (title, curves) in zip(axes, panels.items()):
+        for label, (xs, ys, *band) in curves.items():
+            like = dots[label] if isinstance(dots, dict) and label in dots else label
+            style, logarithmic = own.index(like), scale in ("loglog", "semilogx")
+            if band:
+                edges = [thin(xs, edge, logarithmic) for edge in band]
+                ax.fill_between(edges[0][0], edges[0][1], edges[1][1], color=COLOURS[style], alpha=0.2, linewidth=0)
+            xs, ys = thin(xs, ys, logarithmic)
+            ax.plot(xs, ys, color=COLOURS[style], linestyle="" if label in dots else DASHES[style], label=label,
+                    marker=MARKERS[style] if markers or label in dots else None, markersize=5)
+            if slopes and label in slopes:
+                guide = 0.6 * ys[0] * (xs / xs[0]) ** slopes[label]
+                ax.plot(xs, guide, color="#999999", linewidth=0.9, zorder=1)
+                middle = np.argsort(xs)[len(xs) // 2]
+                ax.annotate(f"slope {slopes[label]:g}", (xs[middle], guide[middle]), xytext=(4, -5), ha="left", va="top",
+                            textcoords="offset points", color="#666666", fontsize=9)
+        ax.set(xscale="log" if scale in ("loglog", "semilogx") else "linear",
+               yscale="log" if scale in ("loglog", "semilogy") else "linear", xlabel=x, title=title)
+        for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            axis.set_minor_formatter(NullFormatter())
+            if axis.get_scale() == "log" and high < 60 * low:  # few powers of ten: label 2 and 5 as well
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        if equal:
+            ax.set_aspect("equal")
+        if markers:
+            ax.set_xticks(xs, [f"{value:g}" for value in xs])
+    axes[0].set_ylabel(y)
+    if len(labels) > 1:
+        handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+        columns = 2 if len(panels) == 1 else 4 if len(labels) <= 6 else 3
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(labels), columns))
+    return figure
+
+
+def thin(xs, ys, logarithmic):
+    """The finite points, at most ``MOST_POINTS`` of them, evenly spaced on the axis."""
+    xs, ys = np.asarray(xs, dtype=float), np.asarray(ys, dtype=float)
+    keep = np.isfinite(xs) & np.isfinite(ys) & ((xs > 0) | (not logarithmic))
+    xs, ys = xs[keep], ys[keep]
+    if len(xs) <= MOST_POINTS:
+        return xs, ys
+    if logarithmic:
+        wanted = np.geomspace(xs[0], xs[-1], MOST_POINTS)
+        index = np.unique(np.searchsorted(xs, wanted).clip(0, len(xs) - 1))
+    else:
+        index = np.unique(np.linspace(0, len(xs) - 1, MOST_POINTS).round().astype(int))
+    return xs[index], ys[index]

@@ -1,0 +1,92 @@
+"""Pictures of the plane of two weights: the preconditioner, the field, the paths to a minimum."""
+
+import numpy as np
+import torch
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Ellipse
+
+from .. import field, flow, losses
+from .figure import COLOURS, DASHES, panels_of, styled, without_axes
+
+
+@styled
+def ellipses(depths=(1, 2, 4), radii=(0.45, 0.8, 1.15), directions=8):
+    """The preconditioner of a single output in the plane: at each point the image of the unit circle, over the depth.
+
+    One panel for each depth; points at ``radii`` in evenly spaced ``directions``. :prf:ref:`cor-single-output`.
+    """
+    figure, axes = panels_of(len(depths), height=2.7)
+    for ax, depth, colour in zip(axes, depths, COLOURS):
+        for radius in radii:
+            for angle in np.arange(directions) * 360 / directions:
+                point = radius * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+                reach = 0.15 * radius ** (2 - 2 / depth)  # half of the axis along the ray
+                ax.add_patch(Ellipse(point, 2 * reach, 2 * reach / depth, angle=angle, linewidth=1.2, edgecolor=colour,
+                                     facecolor=to_rgba(colour, 0.25)))
+        ax.plot(0, 0, "+", color="#444444")
+        ax.set(xlim=(-1.35, 1.35), ylim=(-1.35, 1.35), aspect="equal", title=f"depth {depth}", xticks=[], yticks=[])
+        without_axes(ax)
+    return figure
+
+
+@styled
+def curls(loss, depths=(1, 2, 3, 5), r=0.5, R=1.0):
+    """The end-to-end field of a loss of two weights: arrows, its curl as shade, and the paper's curve with its integral.
+
+    One panel for each depth; orange where the field turns counter-clockwise, blue where clockwise, on one scale for all
+    panels; the curve runs through the radii ``r`` and ``R``. :prf:ref:`lem-curl`.
+    """
+    figure, axes = panels_of(len(depths), height=2.6)
+    grid = np.linspace(-1.25, 1.25, 25)
+    points = torch.from_numpy(np.stack(np.meshgrid(grid, grid), -1))[..., None, :] + 1e-9
+    shades = [field.curl(loss, points, depth)[..., 1, 0].numpy() for depth in depths]
+    top = max(np.abs(shade).max() for shade in shades)
+    levels = top * np.array([-1.01, -0.6, -0.3, -0.12, -0.01, 0.01, 0.12, 0.3, 0.6, 1.01])
+    colours = [to_rgba(COLOURS[0], a) for a in (0.65, 0.45, 0.28, 0.12)] + ["none"]
+    colours += [to_rgba(COLOURS[1], a) for a in (0.12, 0.28, 0.45, 0.65)]
+    e = loss.gradient(torch.zeros(1, 2, dtype=torch.float64))[0].numpy()
+    e, half = e / np.linalg.norm(e), np.linspace(0, np.pi, 40)[:, None]
+    arc = np.cos(half) * e + np.sin(half) * np.array([-e[1], e[0]])
+    curve = np.concatenate([-R * e[None], r * arc[::-1], R * arc])
+    for ax, depth, shade in zip(axes, depths, shades):
+        if np.abs(shade).max() > 1e-9:
+            ax.contourf(grid, grid, shade, levels=levels, colors=colours)
+        x, y = points[2::4, 2::4, 0, 0].numpy(), points[2::4, 2::4, 0, 1].numpy()
+        F = field.vector_field(loss, points[2::4, 2::4], depth)[..., 0, :].numpy()
+        ax.quiver(x, y, F[..., 0], F[..., 1], color="#555555", width=0.009, pivot="mid",
+                  scale=7.5 * np.linalg.norm(F, axis=-1).max())
+        ax.plot(*curve.T, color="#222222", linewidth=1.6)
+        for end, start in ((-(r + 0.4 * (R - r)) * e, -R * e), (R * arc[20], R * arc[18])):
+            ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#222222", "lw": 1.6})
+        total = field.line_integral(loss, depth, r, R)
+        ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal", xticks=[], yticks=[],
+               title=f"depth {depth}", xlabel=f"integral {total + 0.0:.3f}")
+        without_axes(ax)
+    return figure
+
+
+@styled
+def cover():
+    """The idea of the book in one picture: two paths to one minimum, and what each makes of a circle of gradients."""
+    loss = losses.LpLoss(torch.eye(2, dtype=torch.float64), [1.6, 0.8], p=4)
+    start = torch.tensor([[0.12, 0.28]], dtype=torch.float64)
+    figure, (ax,) = panels_of(1, height=3.4)
+    x, y = np.meshgrid(np.linspace(-0.15, 1.95, 90), np.linspace(-0.1, 1.15, 60))
+    levels = loss.value(torch.from_numpy(np.stack([x, y], -1))[..., None, :]).numpy()
+    ax.contour(x, y, levels, levels=np.geomspace(1e-4, 5, 14), colors="#b5b5b5", linewidths=0.7)
+    times = np.concatenate([[0], np.geomspace(0.02, 300, 200)])
+    for style, depth in enumerate((1, 3)):
+        path = flow.end_to_end(loss, start, depth, times).end_to_end[:, 0].numpy()
+        ax.plot(*path.T, color=COLOURS[style], linestyle=DASHES[style], label=f"depth {depth}")
+        length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+        for point in path[np.searchsorted(length, np.linspace(0, 0.92, 5) * length[-1])]:
+            along = 0.13 * np.linalg.norm(point) ** (2 - 2 / depth)
+            angle = np.degrees(np.arctan2(point[1], point[0]))
+            ax.add_patch(Ellipse(point, 2 * along, 2 * along / depth, angle=angle, linewidth=1.2, zorder=3,
+                                 edgecolor=COLOURS[style], facecolor=to_rgba(COLOURS[style], 0.25)))
+    ax.plot(*start[0], "o", color="#333333", markersize=4)
+    ax.plot(1.6, 0.8, "*", color="#333333", markersize=11)
+    ax.set(aspect="equal", xticks=[], yticks=[], xlim=(-0.15, 1.95), ylim=(-0.1, 1.15))
+    without_axes(ax)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure

@@ -1,0 +1,188 @@
+"""One test for each claim of chapter 2, on other shapes, seeds and losses than the chapter, each with its control."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import generator
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import Logistic, any_loss, chains, quick, rational, regression, seeds, worst
+
+import deeplinear as dl
+
+
+@quick
+@given(dims=chains, seed=seeds)
+def test_prop_same_maps(dims, seed):
+    narrow = min(dims)
+    W = dl.normal(dims[-1], narrow, generator=generator(seed)) @ dl.normal(narrow, dims[0], generator=generator(seed + 1))
+    assert worst(dl.end_to_end(dl.balanced_init(dims, generator(seed), W=W)) - W) < 1e-12 * (1 + W.norm())
+    product = dl.end_to_end(dl.near_zero_init(dims, 1.0, generator(seed)))
+    assert torch.linalg.matrix_rank(product, rtol=1e-10) <= narrow
+    if narrow < min(dims[0], dims[-1]):  # control: a matrix of higher rank is refused
+        with pytest.raises(ValueError, match="reach rank"):
+            dl.balanced_init(dims, generator(seed), W=torch.eye(dims[-1], dims[0], dtype=torch.float64))
+
+
+@quick
+@given(dims=chains, seed=seeds)
+def test_lem_layer_gradients(dims, seed):
+    """Against difference quotients of a loss that is no polynomial."""
+    loss, layers = any_loss(dims[-1], dims[0], 2), dl.near_zero_init(dims, 0.7, generator(seed))
+    G = dl.layer_gradients(layers, loss.gradient(dl.end_to_end(layers)))
+    for j, W in enumerate(layers):
+        H = dl.normal(*W.shape, generator=generator(seed + j))
+        ends = [loss.value(dl.end_to_end([*layers[:j], W + h * H, *layers[j + 1:]])) for h in (1e-5, -1e-5)]
+        assert abs((ends[0] - ends[1]) / 2e-5 - (G[j] * H).sum()) < 1e-7 * (1 + G[j].norm() * H.norm())
+    if G[0].norm() > 1e-3:  # control: the gradient at another matrix
+        other = dl.layer_gradients(layers, loss.gradient(dl.end_to_end(layers) + 1))
+        assert worst(*(a - b for a, b in zip(G, other))) > 1e-9
+
+
+@quick
+@given(dims=chains, seed=seeds)
+def test_lem_balance(dims, seed):
+    rng = np.random.default_rng(seed)
+    layers = [rational(rng, b, a) for a, b in zip(dims, dims[1:])]
+    G = dl.layer_gradients(layers, rational(rng, dims[-1], dims[0]))
+    for j in range(len(layers) - 1):
+        assert (layers[j + 1].mT @ G[j + 1] == G[j] @ layers[j].mT).all()
+
+
+def test_lem_balance_needs_one_gradient():
+    rng = np.random.default_rng(0)
+    layers = [rational(rng, 3, 2), rational(rng, 2, 3)]
+    one, other = (dl.layer_gradients(layers, rational(rng, 2, 2)) for _ in range(2))
+    assert (layers[1].mT @ other[1] != one[0] @ layers[0].mT).any()
+
+
+@pytest.mark.parametrize("dims, decay, loss", [
+    ((3, 2, 1), 0.0, Logistic(d=3)), ((3, 4, 2, 1), 0.7, Logistic(d=3)), ((2, 3, 3, 2), 0.2, regression(2, 2, 4, 5)),
+    ((4, 1, 1, 1, 1), 0.0, regression(1, 4, 6, 6))])
+def test_thm_balance_flow(dims, decay, loss):
+    start = dl.near_zero_init(dims, 0.6, generator(9))
+    flow = dl.flow.layers(loss, start, [0.4, 1.5], weight_decay=decay)
+    for D, D0 in zip(dl.imbalance(flow.weights), dl.imbalance(start)):
+        assert worst(D - torch.exp(-2 * decay * flow.times)[:, None, None] * D0) < 1e-11
+    assert worst(flow.weights[0][-1] - start[0]) > 1e-3  # something moved
+    if decay:  # control: the other convention for weight decay
+        assert worst(D - torch.exp(-4 * decay * flow.times)[:, None, None] * D0) > 1e-4
+
+
+@quick
+@given(dims=chains, seed=seeds, rate=st.floats(0.001, 2), decay=st.floats(0, 1))
+def test_thm_balance_step(dims, seed, rate, decay):
+    layers = dl.near_zero_init(dims, 1.0, generator(seed))
+    G = dl.layer_gradients(layers, dl.normal(dims[-1], dims[0], generator=generator(seed + 1)))
+    after = [W.clone() for W in layers]
+    dl.GD(rate, decay).step(after, G, [])
+    gaps = []
+    for j, (D, D_after) in enumerate(zip(dl.imbalance(layers), dl.imbalance(after))):
+        squares = rate**2 * (G[j + 1].mT @ G[j + 1] - G[j] @ G[j].mT)
+        size = 1 + worst(D_after, squares)
+        assert worst(D_after - (1 - rate * decay) ** 2 * D - squares) < 1e-12 * size
+        gaps.append(worst(D_after - (1 - rate * decay) ** 2 * D + squares) / size)
+    if rate > 0.1 and worst(*(g for g in G)) > 0.5:  # control: the sign of the squares
+        assert max(gaps) > 1e-6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cor_drift(seed):
+    loss, start, lr = any_loss(1, 4, seed), dl.near_zero_init((4, 3, 2, 1), 0.7, generator(seed)), 0.005
+    run = dl.train(loss, start, dl.GD(lr), 200, keep_weights=True)
+    G = dl.layer_gradients(run.history, loss.gradient(run.end_to_end))
+    squares = [torch.linalg.matrix_norm(g, 2)[:-1].square() for g in G]
+    bounds = [lr**2 * torch.maximum(above, below).sum() for below, above in zip(squares, squares[1:])]
+    drifts = [torch.linalg.matrix_norm(D[-1] - D[0], 2) for D in dl.imbalance(run.history)]
+    assert all(drift <= bound for drift, bound in zip(drifts, bounds)) and max(drifts) > 1e-8
+    kappa = max(dl.descent.sharpness(loss, [W[t] for W in run.history]) for t in range(0, 201, 10))
+    assert lr * kappa < 0.8  # so that the second bound applies
+    assert lr**2 * sum(g.square().sum((1, 2))[:-1].sum() for g in G) <= 2 * lr * (run.loss[0] - run.loss[-1])
+    other = [W.clone() for W in start]
+    dl.Adam(lr).step(other, [g[0] for g in G], dl.Adam(lr).start(other))  # control: Adam's first step
+    moved = [torch.linalg.matrix_norm(D - D0, 2) for D, D0 in zip(dl.imbalance(other), dl.imbalance(start))]
+    assert any(m > lr**2 * max(s[0] for s in squares) for m in moved)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
+def test_thm_heavy_ball(beta):
+    loss, start, h, T = Logistic(d=3), dl.near_zero_init((3, 2, 2, 1), 0.8, generator(1)), 0.05, 60
+    run = dl.train(loss, start, dl.HeavyBall(h, beta), T, keep_weights=True)
+    V = [-layer.diff(dim=0) / h for layer in run.history]
+    c = 1 + 2 * beta * (1 - beta ** torch.arange(T - 1, -1, -1).double()) / (1 - beta)
+    for j, D in enumerate(dl.imbalance(run.history)):
+        Q = V[j + 1].mT @ V[j + 1] - V[j] @ V[j].mT
+        assert worst(D[-1] - D[0] - h**2 * (c[:, None, None] * Q).sum(0)) < 1e-12
+    if beta:  # control: gradient descent's weights
+        assert worst(D[-1] - D[0] - h**2 * Q.sum(0)) > 1e-5
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.8])
+def test_cor_heavy_ball(beta):
+    """The drift over that of descent tends to the factor as the step falls, and over eta to the integral."""
+    loss, start, factor = Logistic(n=20, d=4), dl.near_zero_init((4, 3, 1), 0.5, generator(5)), (1 + beta) / (1 - beta)
+
+    def drift(optimiser, eta):
+        run = dl.train(loss, start, optimiser, round(4 / eta), round(4 / eta))
+        return dl.imbalance(run.weights)[0] - dl.imbalance(start)[0]
+
+    errors = []
+    for eta in (0.02, 0.005):
+        ball, descent = drift(dl.HeavyBall((1 - beta) * eta, beta), eta), drift(dl.GD(eta), eta)
+        errors.append((ball - factor * descent).norm() / (factor * descent).norm())
+    assert errors[1] < 0.05 and errors[1] < 0.5 * errors[0]
+    flow = dl.flow.layers(loss, start, np.linspace(0, 4, 401))
+    G = dl.layer_gradients(flow.weights, loss.gradient(flow.end_to_end))
+    integral = torch.trapezoid(G[1].mT @ G[1] - G[0] @ G[0].mT, dx=0.01, dim=0)
+    assert (ball / eta - factor * integral).norm() < 0.05 * factor * integral.norm()
+    assert (ball / eta - integral).norm() > 0.5 * integral.norm()  # control: without the factor
+
+
+def test_emp_optimisers():
+    """On a logistic loss: exponents of the drift, and the factor of heavy ball."""
+    loss, start, steps = Logistic(n=20, d=4), dl.near_zero_init((4, 3, 1), 0.5, generator(2)), [0.04, 0.02, 0.01]
+
+    def drift(optimiser, h):
+        run = dl.train(loss, start, optimiser, round(6 / h), round(6 / h))
+        return (dl.imbalance(run.weights)[0] - dl.imbalance(start)[0]).norm().item()
+
+    descent, ball, adam = ([drift(make(h), h) for h in steps]
+                           for make in (dl.GD, lambda h: dl.HeavyBall(h / 5, 0.8), dl.Adam))
+    assert abs(dl.slope(steps, descent) - 1) < 0.1 and abs(dl.slope(steps, ball) - 1) < 0.1
+    assert abs(ball[-1] / descent[-1] / (1.8 / 0.2) - 1) < 0.1
+    assert adam[-1] > 0.1
+
+
+@pytest.mark.parametrize("friction", [0.0, 1.3])
+def test_thm_momentum(friction):
+    loss, dims = Logistic(d=4), (4, 3, 2, 1)
+    start, push = (dl.near_zero_init(dims, 0.7, generator(s)) for s in (3, 4))
+    times = np.linspace(0, 1.5, 301)
+    flow, speeds = dl.flow.heavy_ball(loss, start, push, times, friction)
+    for j, D in enumerate(dl.imbalance(flow.weights)):
+        K = speeds[j] @ flow.weights[j].mT - flow.weights[j + 1].mT @ speeds[j + 1]
+        kept = torch.exp(friction * flow.times)[:, None, None] * (K - K.mT)
+        assert worst(kept - kept[0]) < 1e-10
+        assert worst(-(K + K.mT)[1:-1] - (D[2:] - D[:-2]) / 0.01) < 1e-3  # D' = -(K + K^T), by differences
+        second = (D[2:] - 2 * D[1:-1] + D[:-2]) / 0.005**2 + friction * (D[2:] - D[:-2]) / 0.01
+        kinetic = speeds[j + 1].mT @ speeds[j + 1] - speeds[j] @ speeds[j].mT
+        assert worst(second - 2 * kinetic[1:-1]) < 1e-3
+    assert worst(D[-1] - D[0]) > 1e-2  # control: D itself is not kept
+
+
+@quick
+@given(dims=st.lists(st.integers(1, 6), min_size=3, max_size=6), seed=seeds)
+def test_prop_starts(dims, seed):
+    holds = [min(dims[j - 1], dims[j]) == min(dims[j], dims[j + 1]) for j in range(1, len(dims) - 1)]
+    found = [bool((D == 0).all()) for D in dl.imbalance(dl.identity_init(dims))]
+    assert found == holds
+    small, large = (dl.near_zero_init(dims, std, generator(seed)) for std in (1e-6, 1.0))
+    assert abs(dl.chain.relative_imbalance(small) - dl.chain.relative_imbalance(large)) < 1e-12
+
+
+def test_prop_starts_mean_square():
+    a, b, c, std = 2, 4, 5, 0.3
+    D = dl.imbalance(dl.near_zero_init((a, b, c), std, generator(0), batch=(200_000,)))[0]
+    assert worst(D.mean(0) - std**2 * (c - a) * torch.eye(b)) < 0.005
+    predicted = std**4 * b * ((b + 1) * (c + a) + (c - a) ** 2)
+    assert abs(D.square().sum((1, 2)).mean() / predicted - 1) < 0.01

@@ -1,0 +1,140 @@
+"""One test for each claim of chapter 10, on other shapes, seeds and losses than the chapter, each with its control."""
+
+import numpy as np
+import torch
+from conftest import generator
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import quick, seeds, worst
+
+import deeplinear as dl
+from deeplinear import convnet
+
+TINY = {"channels": (3, 4), "kernel": 3, "hidden": 12, "side": 12}
+
+
+def test_emp_parameters():
+    counts = {name: convnet.parameters(convnet.build(name, generator(0))) for name in ("original", "deep", "folded")}
+    assert counts["original"] == 832 + 51_264 + 1_606_144 + 5_130 == 1_663_370 == counts["folded"]
+    assert counts["deep"] - counts["original"] == 262_244
+    assert round(100 * 262_244 / 1_663_370, 2) == 15.77
+
+
+@quick
+@given(seed=seeds, lr=st.floats(0.01, 0.3), penalty=st.floats(0, 0.5), dropout=st.sampled_from([0.0, 0.5]))
+def test_thm_inside(seed, lr, penalty, dropout):
+    net = convnet.build("deep", generator(seed % 1000), std=0.3, **TINY, dropout=dropout).double()
+    X, y = dl.normal(6, 144, generator=generator(seed)), torch.arange(6)
+    for pair in (net.dense, net.output):
+        before = [layer.weight.detach().clone() for layer in pair]
+        G = torch.autograd.grad(torch.nn.functional.cross_entropy(net(X), y), [layer.weight for layer in pair])
+        after = [(1 - lr * penalty) * W - lr * g for W, g in zip(before, G)]
+        D, E = dl.imbalance(before)[0], dl.imbalance(after)[0]
+        rest = lr**2 * (G[1].T @ G[1] - G[0] @ G[0].T)
+        assert worst(E - (1 - lr * penalty) ** 2 * D - rest) < 1e-12 * (1 + worst(D))
+    if worst(*G) > 1e-3:  # control: without the term of second order
+        assert worst(E - (1 - lr * penalty) ** 2 * D) > 1e-12
+
+
+@quick
+@given(k=st.integers(1, 5), h=st.integers(1, 5), d=st.integers(1, 5), seed=seeds)
+def test_prop_average_rate(k, h, d, seed):
+    W1, W2 = dl.near_zero_init((d, h, k), 1.0, generator(seed))
+    A = torch.kron(W2 @ W2.T, torch.eye(d).double()) + torch.kron(torch.eye(k).double(), W1.T @ W1)
+    mean = (W2**2).sum() / k + (W1**2).sum() / d
+    assert abs(A.trace() / (k * d) - mean) < 1e-12 * (1 + mean)
+    G = dl.normal(k, d, generator=generator(seed + 1))
+    moved = (W2 - 1e-6 * G @ W1.T) @ (W1 - 1e-6 * W2.T @ G) - W2 @ W1
+    assert worst(moved / -1e-6 - (A @ G.flatten()).reshape(k, d)) < 1e-4 * (1 + mean)
+    many = [dl.near_zero_init((d, h, k), 0.5, generator(seed + i)) for i in range(400)]
+    average = sum((W2**2).sum() / k + (W1**2).sum() / d for W1, W2 in many) / 400
+    assert abs(average / (h * 0.5) - 1) < 0.35  # h (0.25 + 0.25)
+
+
+@quick
+@given(k=st.integers(1, 4), d=st.integers(1, 4), extra=st.integers(0, 2), seed=seeds)
+def test_prop_nuclear(k, d, extra, seed):
+    W, h = dl.normal(k, d, generator=generator(seed)), min(k, d) + extra
+    nuclear = torch.linalg.svdvals(W).sum()
+    first, second = dl.balanced_init((d, h, k), generator(seed), W=W)
+    penalty = lambda *layers: sum((V**2).sum() for V in layers) / 2
+    assert abs(penalty(first, second) - nuclear) < 1e-10 * (1 + nuclear)
+    turn = dl.normal(h, h, generator=generator(seed + 1)) + 3 * torch.eye(h).double()
+    other = torch.linalg.solve(turn, first), second @ turn
+    assert worst(other[1] @ other[0] - W) < 1e-8 and penalty(*other) > nuclear * (1 - 1e-12)
+    c = 1e3
+    assert worst((c * second) @ (first / c) - W) < 1e-9 and penalty(first / c) < 1e-3 * (1 + nuclear)
+    assert penalty(c * second, first / c) > 10 * nuclear  # control: with both, that costs
+
+
+def recorded_nets():
+    record = dl.recorded.load("mnist-convnet", quiet=True)
+    return record, {name: found for name, found in record.summary.items() if found["best_rate"] is not None}
+
+
+def steps_to(record, name, level):
+    """The steps of every seed, counted here from the losses of the batches."""
+    found = []
+    for run in record.arrays[name].numpy().T:
+        means = np.convolve(run, np.ones(25) / 25, "valid")
+        found.append(25 + np.argmax(means <= level) if (means <= level).any() else np.inf)
+    return np.median(found)
+
+
+def test_emp_mnist():
+    record, nets = recorded_nets()
+    for name in ("deep", "deep, new not penalised"):
+        for level, recorded in zip(record.config["levels"], nets[name]["steps_to"]):
+            assert abs(steps_to(record, name, level) - recorded) <= 1
+            assert 2 / 3 < steps_to(record, "original", level) / steps_to(record, name, level) < 1
+        assert nets[name]["least"] < nets["original"]["most"]
+    for name, rates in (("original", (0.05, 0.4)), ("deep", (0.05, 0.4))):  # the best rate lies inside its window
+        assert rates[0] < nets[name]["best_rate"] < rates[1]
+    runs = [run for run in record.metrics if run["model"] == "original"]
+    assert len(runs) == 20 and len({run["seed"] for run in runs}) == 5
+    slow = np.median([run["loss"] for run in runs if run["rate"] == 0.05])  # control: rates make more difference than depth
+    assert slow / nets["original"]["loss"] > nets["deep"]["loss"] / nets["original"]["loss"]
+
+
+def test_emp_new_std():
+    record, nets = recorded_nets()
+    small, large = (nets[f"deep, std {std}"] for std in (0.001, 0.5))
+    assert small["loss"] < 1.5 * nets["original"]["loss"] and small["most"] < nets["original"]["most"]
+    assert large["least"] > 3 * nets["original"]["most"] and large["steps_to"][1] is None
+
+
+def test_emp_product():
+    record, nets = recorded_nets()
+    assert 5 < nets["original"]["parameters"] / nets["low-rank"]["parameters"] < 6
+    assert nets["original, folded start"]["parameters"] == nets["original"]["parameters"]
+    for name in ("low-rank", "deep, identity start"):
+        ratios = np.array(nets["original"]["steps_to"]) / np.array(nets[name]["steps_to"])
+        assert (0.9 < ratios).all() and (ratios < 1.5).all() and nets[name]["least"] < nets["original"]["least"]
+    folded = np.array(nets["original"]["steps_to"]) / np.array(nets["original, folded start"]["steps_to"])
+    assert nets["original, folded start"]["loss"] > 1.2 * nets["original"]["loss"] and folded[-1] < 0.9
+    lost = [run["loss"] is None for run in record.metrics if run["model"] == "deep, no momentum"]
+    assert sum(lost) > 10 and record.summary["deep, no momentum"] == {"best_rate": None}
+    assert nets["original, no momentum"]["best_rate"] == 0.1  # the control: the original has a rate
+
+
+def test_emp_second_net():
+    record, nets = recorded_nets()
+    ratios = {name: np.array(nets["small original"]["steps_to"]) / np.array(nets[name]["steps_to"])
+              for name in ("small deep", "small deep, identity start")}
+    assert (ratios["small deep"] < 0.9).all() and (np.abs(ratios["small deep, identity start"] - 1) < 0.1).all()
+    assert nets["small deep"]["least"] > nets["small original"]["most"]
+    assert all(nets[name]["best_rate"] == 0.4 for name in ("small original", *ratios))  # inside 0.1 to 0.8
+
+
+def test_emp_mnist_tutorial():
+    record = dl.recorded.load("mnist-tutorial", quiet=True)
+    config, (first, second) = record.config, (record.summary[name] for name in ("original", "deep"))
+    assert config["steps"] == 8593 and config["dataset"] == "mnist" and config["order"] == "tutorial"
+    factors = np.array(first["steps_to"]) / np.array(second["steps_to"])
+    assert len(factors) == 6 and (factors > 0.9).all() and (factors < 1.2).all()
+    assert second["loss"] < first["loss"] < 3 * second["loss"]  # late, the deep network is ahead in this one run
+    assert second["parameters"] - first["parameters"] == 262_244
+    terms = [record.arrays[f"{name} penalty"][:, 0] for name in ("original", "deep")]
+    assert terms[1][0] > 1.1 * terms[0][0]  # control: with the penalty they differ before the first step
+    for name, found in record.summary.items():
+        assert found["validation_error"] < 0.02, name  # both have learnt
