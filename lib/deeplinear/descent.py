@@ -87,6 +87,7 @@ def sharpness(loss, weights):
 EXPLODED = 1e6  # a loss this many times its first value is a divergence
 CHECK_EVERY = 50  # steps between two looks at who has diverged
 CACHE = 2**22  # bytes of layers that are worked on at a time
+GRAPHS = ("cuda",)  # kinds of devices on which steps are replayed as graphs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,7 +308,7 @@ class _Batch:
     def _capturable(self):
         """Whether a step runs on a GPU without asking the host: not for foreign losses, nor where an SVD is needed."""
         decomposes = any(network.rule != "layers" and min(network.W.shape[-2:]) > 1 for network in self.networks)
-        return self.value.device.type == "cuda" and not isinstance(self.products, Plain) and not decomposes
+        return self.value.device.type in GRAPHS and not isinstance(self.products, Plain) and not decomposes
 
     def record(self, step):
         self.steps.append(step)

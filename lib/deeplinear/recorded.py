@@ -17,9 +17,10 @@ import shlex
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 import zlib
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 import filelock
@@ -106,7 +107,7 @@ def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, dev
         "provenance": {
             **origin, "scale": scale, "dataset": {"name": dataset.name, "sha256": dataset.sha256},
             "arrays_sha256": arrays_sha256,
-            "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+            "versions": versions(),
             "device": device, "dtype": config.dtype, "threads": torch.get_num_threads(),
             "finished": finished.isoformat(timespec="seconds"),
             "wall_seconds": round((finished - datetime.datetime.fromisoformat(origin["started"])).total_seconds()),
@@ -225,6 +226,24 @@ def source_digest(files):
     for file in sorted(map(Path, files)):
         digest.update(file.name.encode() + b"\0" + file.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()
+
+
+def version(package):
+    """The version of a package as it is in use: torch's names its build; a checkout need not be installed to have one."""
+    if package == "torch":
+        return torch.__version__
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        checkout = Path(__file__).parents[2] / "pyproject.toml"
+        if package != "deeplinear" or not checkout.is_file():
+            raise
+        return tomllib.loads(checkout.read_text(encoding="utf-8"))["project"]["version"]
+
+
+def versions():
+    """Of Python and of what settles a number, by name."""
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def device_name(device):
