@@ -1,5 +1,6 @@
 """``tools/gpu.py``, tried on a CPU: one line without CUDA, the time, what goes on from an archive, what is refused."""
 
+import argparse
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import bench
 import gpu
 import numpy as np
 import pytest
@@ -42,34 +44,56 @@ def test_every_experiment_has_its_place():
     assert sorted(gpu._experiments()) == sorted(EXPERIMENTS)
 
 
-def test_one_visit_and_another(tmp_path, monkeypatch, capsys):
-    """Quick scale: tests, benchmark, an experiment; the second call finds all done; other source runs again."""
-    monkeypatch.setattr(gpu, "_experiments", lambda: ["two-scales"])
-    visit = ["--device", "cpu", "--scale", "quick", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+@pytest.fixture
+def visit(tmp_path, monkeypatch):
+    """The arguments of a call at quick scale: the GPU's tests, which skip on a CPU, and the experiment of a single job."""
+    tasks = gpu.tasks
+    monkeypatch.setattr(gpu, "_experiments", lambda: ["regression-models"])
+    monkeypatch.setattr(gpu, "tasks", lambda options: (task for task in tasks(options) if task.name != "bench"))
+    return ["--device", "cpu", "--scale", "quick", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+
+
+def test_one_visit_and_another(tmp_path, monkeypatch, capsys, visit):
+    """The second call finds all done, on another machine too; other source runs again."""
     assert gpu.main(visit) == 0
     said = capsys.readouterr().out
-    assert [line.split(" in ")[0] for line in said.splitlines()[:3]] == ["tests: done", "bench: done", "two-scales: done"]
+    assert [line.split(" in ")[0] for line in said.splitlines()[:2]] == ["tests: done", "regression-models: done"]
     with tarfile.open(tmp_path / "out" / "gpu.tar") as tar:
-        assert {"done.json", "results/two-scales.json", "logs/tests.log", "logs/bench.log"} <= set(tar.getnames())
-        assert not [name for name in tar.getnames() if name.endswith(".lock")]
+        names = tar.getnames()
+    assert {"done.json", "results/regression-models.json", "logs/tests.log"} <= set(names)
+    assert not [name for name in names if name.endswith(".lock")]
     assert "skipped" in (tmp_path / "work" / "logs" / "tests.log").read_text()
-    versions = recorded.load("two-scales", folder=tmp_path / "work" / "results", quiet=True).provenance["versions"]
+    versions = recorded.load("regression-models", folder=tmp_path / "work" / "results", quiet=True).provenance["versions"]
     assert versions["torch"] == torch.__version__ and versions["deeplinear"] == dl.__version__
 
     visit += ["--resume", str(tmp_path / "out" / "gpu.tar")]
     shutil.rmtree(tmp_path / "work")  # another machine
     assert gpu.main(visit) == 0
-    assert capsys.readouterr().out.count("done before") == 3
+    assert capsys.readouterr().out.count("done before") == 2
     monkeypatch.setattr(recorded, "source_digest", lambda files: "of other source")
     monkeypatch.setattr(gpu, "run", lambda command, log, end, environment: again.append(command))
     again = []
-    assert gpu.main(visit) == 0 and len(again) == 3
+    assert gpu.main(visit) == 0 and len(again) == 2
+
+
+def test_the_benchmark_is_called_as_it_understands(tmp_path, monkeypatch):
+    for name, nothing in (("cases", []), ("growth", {}), ("time_to_gap", [])):
+        monkeypatch.setattr(bench, name, lambda *_, nothing=nothing: nothing)
+    options = argparse.Namespace(device="cpu", scale="full", work=tmp_path)
+    task = next(task for task in gpu.tasks(options) if task.name == "bench")
+    assert task.command[:2] == [sys.executable, ROOT / "benchmarks" / "bench.py"]
+    assert bench.main([str(word) for word in task.command[2:]]) == 0
+    report = json.loads((tmp_path / "benchmarks" / f"{'cuda' if torch.cuda.is_available() else 'cpu'}.json").read_text())
+    assert report["rounds"] == 5 and report["versions"]["torch"] == torch.__version__
+    assert not task.finished()
+    task.note()
+    assert task.finished()
 
 
 def trial(folder, log):
     """A task that runs the jobs of the trial experiment one after another and keeps their results."""
     script = folder / "trial.py"
-    script.write_text(f"import sys, pathlib; sys.path[:0] = {[str(ROOT / 'tests'), str(ROOT / 'tools')]!r}\n"
+    script.write_text(f"import sys, pathlib; sys.path[:] = {sys.path!r}\n"
                       "import test_gpu\n"
                       f"if __name__ == '__main__':\n    test_gpu.run_trial(pathlib.Path({str(folder)!r}), {str(log)!r})\n")
     return gpu.Task("trial", [sys.executable, script], (folder / "results" / "trial.npz").is_file)

@@ -206,8 +206,8 @@ def _noted(name, command, options, files):
     import torch
     from deeplinear import recorded
     path = options.work / "done.json"
-    made_with = [recorded.source_digest([*files, *(ROOT / "lib").rglob("*.py")]), torch.__version__, options.scale,
-                 recorded.device_name(options.device)]
+    made_with = [recorded.source_digest([*files, *(ROOT / "lib").rglob("*.py")]), str(torch.__version__),
+                 options.scale, recorded.device_name(options.device)]
 
     def noted():
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

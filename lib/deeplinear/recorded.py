@@ -30,7 +30,7 @@ import torch
 from . import data
 
 SCHEMA = 1
-PACKAGES = ("deeplinear", "torch", "numpy", "scipy")
+PACKAGES = ("deeplinear", "numpy", "scipy")
 
 
 class RecordError(RuntimeError):
@@ -87,6 +87,22 @@ def origin(source_files):
     return {**_commit(), "source_sha256": source_digest(source_files),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": shlex.join(["python", "-m", "deeplinear", *sys.argv[1:]])}
+
+
+def version(package):
+    """The version of an installed package, or of this library as a checkout on the path that is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        checkout = Path(__file__).parents[2] / "pyproject.toml"
+        if package != "deeplinear" or not checkout.is_file():
+            raise
+        return tomllib.loads(checkout.read_text(encoding="utf-8"))["project"]["version"]
+
+
+def versions():
+    """The versions that numbers depend on; torch's own names its build, 2.13.0+cu130, where the distribution's may not."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__), **{name: version(name) for name in PACKAGES}}
 
 
 def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, device, folder):
@@ -226,24 +242,6 @@ def source_digest(files):
     for file in sorted(map(Path, files)):
         digest.update(file.name.encode() + b"\0" + file.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()
-
-
-def version(package):
-    """The version of a package as it is in use: torch's names its build; a checkout need not be installed to have one."""
-    if package == "torch":
-        return torch.__version__
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        checkout = Path(__file__).parents[2] / "pyproject.toml"
-        if package != "deeplinear" or not checkout.is_file():
-            raise
-        return tomllib.loads(checkout.read_text(encoding="utf-8"))["project"]["version"]
-
-
-def versions():
-    """Of Python and of what settles a number, by name."""
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def device_name(device):
