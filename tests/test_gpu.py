@@ -208,32 +208,47 @@ def test_an_archive_that_cannot_be_read(tmp_path, content, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def wheel(folder, name):
+def wheel(folder, name, version="1.0"):
     """A wheel of one empty module."""
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as file:
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as file:
+        about = f"{name}-{version}.dist-info"
         file.writestr(f"{name}.py", "")
-        file.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        file.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        file.writestr(f"{name}-1.0.dist-info/RECORD", "")
+        file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{about}/RECORD", "")
 
 
-def test_what_the_interpreter_lacks_comes_from_wheels(tmp_path):
-    """Only what is missing: not another torch."""
-    (tmp_path / "wheels").mkdir()
-    for name in ("depthgadget", "torch"):
-        wheel(tmp_path / "wheels", name)
-    gpu.prepare(tmp_path / "wheels", tmp_path / "site")
-    assert {path.name for path in (tmp_path / "site").glob("*.py")} == {"depthgadget.py"}
+def test_what_the_interpreter_lacks_comes_from_wheels(tmp_path, monkeypatch):
+    """What is missing, or older than required: not another torch."""
+    there = gpu.metadata.version
+    monkeypatch.setattr(gpu.metadata, "version", lambda name: "3.0" if name == "filelock" and not site.exists() else there(name))
+    wheels, site = tmp_path / "wheels", tmp_path / "site"
+    wheels.mkdir()
+    for name, version in (("depthgadget", "1.0"), ("filelock", "9.0"), ("torch", "1.0")):
+        wheel(wheels, name, version)
+    gpu.prepare(wheels, site)
+    assert {path.name for path in site.glob("*.py")} == {"depthgadget.py", "filelock.py"}
     with pytest.raises(gpu.Trouble, match="no wheels in .*; expected what this interpreter lacks"):
-        gpu.prepare(tmp_path, tmp_path / "site")
+        gpu.prepare(tmp_path, site)
 
 
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    def nothing(name):
-        raise ModuleNotFoundError("No module named 'pooch'", name="pooch")
+def test_requirements_are_read():
+    needs = gpu._needs()
+    assert {"torch", "python-flint", "pyyaml", "pytest"} <= needs.keys() and needs["filelock"] == "4.2"
+    assert gpu._has("numpy", "1.9") and not gpu._has("numpy", "1000") and not gpu._has("no-such-package", "")
 
-    monkeypatch.setattr(gpu.importlib, "import_module", nothing)
-    with pytest.raises(gpu.Trouble, match="has no 'pooch'; put its wheel, .* into a folder and name that: make gpu WHEELS=FOLDER"):
+
+def test_everything_that_is_missing_is_named(tmp_path, monkeypatch):
+    there = gpu.metadata.version
+
+    def version(name):
+        if name in ("pooch", "python-flint"):
+            raise gpu.metadata.PackageNotFoundError(name)
+        return "4.0" if name == "filelock" else there(name)
+
+    monkeypatch.setattr(gpu.metadata, "version", version)
+    with pytest.raises(gpu.Trouble, match="lacks python-flint, pooch, filelock>=4.2; put wheels of these, and of what they need, "
+                                          "into a folder and name that: make gpu WHEELS=FOLDER"):
         gpu.prepare(None, tmp_path)
 
 

@@ -14,11 +14,14 @@ import dataclasses
 import importlib
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -106,7 +109,7 @@ def visit(tasks, work, end, archive):
             failed.append(task.name)
             print(f"{task.name}: failed with exit status {status}; the end of {log}:\n{_end_of(log)}", flush=True)
     pack(work, archive)
-    print(f"packed: {archive}; the records in it: tar -xf {archive} -C book results")
+    print(f"packed: {archive}; the records in it: tar -xf {shlex.quote(str(archive))} -C book results")
     return 1 if failed else 0
 
 
@@ -149,25 +152,24 @@ def tasks(options):
 
 
 def prepare(wheels, site):
-    """Make the library importable; what is missing is installed from ``wheels`` into ``site``."""
+    """Make the library importable; what the interpreter lacks is installed from ``wheels`` into ``site``."""
     sys.path[:0] = [str(ROOT / "lib"), str(site)]
+    needs = _needs()
     if wheels is not None:
-        names = sorted({path.name.partition("-")[0] for path in wheels.glob("*.whl")})
+        names = {_normal(path.name.partition("-")[0]) for path in wheels.glob("*.whl")}
         if not names:
             raise Trouble(f"no wheels in {wheels}; expected what this interpreter lacks, from: pip download -d {wheels} NAME")
-        missing = [name for name in names if not _installed(name)]
+        lacking = sorted(name for name in names if not _has(name, needs.get(name, "")))
         done = subprocess.run([sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-index", "--no-deps",
-                               "--find-links", wheels, "--target", site, *missing],
-                              capture_output=True, text=True) if missing else None
+                               "--find-links", wheels, "--target", site, *lacking],
+                              capture_output=True, text=True) if lacking else None
         if done and done.returncode:
-            raise Trouble(f"pip could not install {', '.join(missing)} from {wheels}: {done.stderr.strip()}")
-    importlib.invalidate_caches()
-    for name in ("pytest", "deeplinear"):
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise Trouble(f"{sys.executable} has no {error.name!r}; put its wheel, and those of what it needs, into a folder "
-                          "and name that: make gpu WHEELS=FOLDER") from error
+            raise Trouble(f"pip could not install {', '.join(lacking)} from {wheels}: {done.stderr.strip()}")
+        importlib.invalidate_caches()
+    lacking = [name + (f">={least}" if least else "") for name, least in needs.items() if not _has(name, least)]
+    if lacking:
+        raise Trouble(f"{sys.executable} lacks {', '.join(lacking)}; put wheels of these, and of what they need, into a folder "
+                      "and name that: make gpu WHEELS=FOLDER")
 
 
 def pack(work, archive):
@@ -234,11 +236,24 @@ def _recorded(name, options):
     return False
 
 
-def _installed(name):
+def _needs():
+    """What the library and the GPU's tests require: names with their least versions, or nothing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    parts = [re.fullmatch(r"([\w.-]+)(?:>=([\w.]+))?", line.replace(" ", "")) for line in [*project["dependencies"], "pytest"]]
+    return {_normal(part[1]): part[2] or "" for part in parts}
+
+
+def _normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _has(name, least):
+    """Whether a package is there, in this version at least; the interpreter may lack the package that reads requirements."""
     try:
-        return bool(metadata.version(name))
+        found = metadata.version(name)
     except metadata.PackageNotFoundError:
         return False
+    return [int(number) for number in re.findall(r"\d+", found)] >= [int(number) for number in re.findall(r"\d+", least)]
 
 
 def _environment(site):
