@@ -1,11 +1,12 @@
 # make book    build the site             make test     everything CI checks
 # make lab     open JupyterLab            make refresh  run the notebooks and store their outputs
 # make results record the experiments     make bench    measure speeds against peers
+# make gpu     on a machine with a GPU: its tests, make bench, then make results, in SECONDS=600
 # make pdf     print the book to _build/book.pdf with Chromium
 # make clean   remove what make made
 
 .DELETE_ON_ERROR:
-.PHONY: book test pdf lab refresh results bench clean
+.PHONY: book test pdf lab refresh results bench gpu clean
 
 RECENT := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 ifndef PYTHON
@@ -42,6 +43,12 @@ results: .venv/.ready
 
 bench: .venv/.ready
 	$(BIN)/python benchmarks/bench.py
+
+# With the interpreter at hand, PYTHON, and no .venv: WHEELS is a folder with what it lacks, RESUME the OUT/gpu.tar of another machine.
+gpu: SECONDS ?= 600
+gpu:
+	@$(or $(PYTHON),python3) tools/gpu.py --seconds $(SECONDS) $(if $(OUT),--out "$(OUT)") $(if $(WHEELS),--wheels "$(WHEELS)") \
+	  $(if $(RESUME),--resume "$(RESUME)")
 
 clean:
 	rm -rf .venv _build .pytest_cache .hypothesis lib/*.egg-info

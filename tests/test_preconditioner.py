@@ -106,3 +106,13 @@ def test_solve_undoes_apply_on_the_image():
         assert (again - Z).abs().max() < 1e-11 * Z.abs().max()
     with pytest.raises(ValueError, match="expected .* like W"):
         dl.preconditioner.solve(W, W[:, :2], 3)
+
+
+@pytest.mark.parametrize("k, d", [(1, 4), (2, 3), (3, 2)])
+def test_a_matrix_that_is_not_finite_gives_nan_and_leaves_the_others_alone(k, d):
+    W, G = pair(k, d, batch=(3,))
+    alone = dl.preconditioner.apply(W[:1], G[:1], 3)
+    W[1, 0, 0], W[2, 0, 0] = torch.nan, torch.inf
+    found = dl.preconditioner.apply(W, G, 3)
+    assert torch.equal(found[:1], alone) and found[1:].isnan().all()
+    assert dl.preconditioner.eigenvalues(W, 3)[1].isnan().any()

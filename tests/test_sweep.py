@@ -1,7 +1,5 @@
 """Many configurations in one call: the same as many calls, divergence, checkpoints, records, a GPU."""
 
-import dataclasses
-
 import pytest
 import torch
 from conftest import generator
@@ -134,26 +132,6 @@ def test_records_at_given_steps():
     steps = dl.descent.logarithmic(10**6, 61)
     assert steps[0] == 0 and steps[-1] == 10**6 and len(steps) <= 61 and steps == sorted(set(steps))
     assert 1.2 < steps[-1] / steps[-2] < 1.3  # 60 points from 1 to 10**6: a factor 10**(6/59)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-def test_a_gpu_finds_the_same():
-    loss, start = setup(depth=3)
-    several = dl.LpLoss(loss.X, loss.X[:, :2], 4)  # two outputs: the rule needs an SVD, which is not captured
-    start = dl.near_zero_init((4, 3, 2), 0.5, generator(0))
-    groups = mixed() + [dl.Group(several, start, dl.GD(mixed()[0].optimizer.lr), "end-to-end")]
-
-    def there(tensor):
-        return tensor.cuda() if isinstance(tensor, torch.Tensor) else tensor
-
-    losses = {id(group.loss): group.loss.to("cuda") for group in groups}
-    moved = [dl.Group(losses[id(group.loss)], [W.cuda() for W in group.weights],
-                      dataclasses.replace(group.optimizer, lr=there(group.optimizer.lr)), group.rule)
-             for group in groups]
-    for here, gpu in zip(dl.sweep(groups, 333, 7), dl.sweep(moved, 333, 7)):
-        assert torch.equal(here.diverged_at, gpu.diverged_at.cpu())
-        assert torch.equal(here.steps_to(1.0)[:2], gpu.steps_to(1.0)[:2].cpu())
-        torch.testing.assert_close(here.loss[:, :2], gpu.loss[:, :2].cpu(), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("call, message", [

@@ -5,8 +5,6 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 ``checks``, ``plots`` and ``recorded`` look.
 """
 
-from importlib.metadata import version
-
 from . import (chain, checks, conservation, convnet, data, descent, factorisation, field, flow, homogeneous, ledger,
                losses, optimizers, plots, preconditioner, recorded)
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
@@ -16,4 +14,4 @@ from .descent import Group, sweep, train
 from .losses import LpLoss, Polynomial
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
-__version__ = version("deeplinear")
+__version__ = recorded.version("deeplinear")

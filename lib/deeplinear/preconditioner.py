@@ -16,7 +16,8 @@ def apply(W, G, depth, rank=None):
 
     ``W``, ``G``: shape ``(..., k, d)``; ``depth`` an integer >= 1; ``rank``: how many singular values of ``W`` count as
     non-zero (default: those above rounding). A rank-deficient ``W`` known to rounding only should state its rank:
-    fractional powers turn a spurious 1e-16 into 1e-5. Raises ``ValueError`` for shapes that differ or a bad depth.
+    fractional powers turn a spurious 1e-16 into 1e-5. NaN for a ``W`` that is not finite. Raises ``ValueError`` for
+    shapes that differ or a bad depth.
     Source: Arora, Cohen and Hazan 2018, Theorem 1; :prf:ref:`thm-end-to-end`.
     """
     return _multiply(W, G, depth, rank, lambda spectrum: spectrum)
@@ -86,8 +87,9 @@ def _svd(W, rank):
         direction = W / torch.where(s > 0, s, torch.ones_like(s))[..., None]
         one = torch.ones_like(s)[..., None]
         return (one, s, direction) if W.shape[-2] == 1 else (direction, s, one)
-    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
-    return U, _above_rounding(s, W, rank), Vh
+    finite = W.isfinite().all(-1).all(-1)[..., None]  # one diverged matrix must not end the run of the others
+    U, s, Vh = torch.linalg.svd(torch.where(finite[..., None], W, torch.zeros_like(W)), full_matrices=False)
+    return U, torch.where(finite, _above_rounding(s, W, rank), torch.nan), Vh
 
 
 def _above_rounding(s, W, rank):

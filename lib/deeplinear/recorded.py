@@ -17,9 +17,10 @@ import shlex
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 import zlib
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 import filelock
@@ -29,7 +30,7 @@ import torch
 from . import data
 
 SCHEMA = 1
-PACKAGES = ("deeplinear", "torch", "numpy", "scipy")
+PACKAGES = ("deeplinear", "numpy", "scipy")
 
 
 class RecordError(RuntimeError):
@@ -88,6 +89,22 @@ def origin(source_files):
             "command": shlex.join(["python", "-m", "deeplinear", *sys.argv[1:]])}
 
 
+def version(package):
+    """The version of an installed package, or of this library as a checkout on the path that is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        checkout = Path(__file__).parents[2] / "pyproject.toml"
+        if package != "deeplinear" or not checkout.is_file():
+            raise
+        return tomllib.loads(checkout.read_text(encoding="utf-8"))["project"]["version"]
+
+
+def versions():
+    """The versions that numbers depend on; torch's own names its build, 2.13.0+cu130, where the distribution's may not."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__), **{name: version(name) for name in PACKAGES}}
+
+
 def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, device, folder):
     """Write a record to ``folder``; a record already there is replaced only once the new one is complete on disk.
 
@@ -106,7 +123,7 @@ def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, dev
         "provenance": {
             **origin, "scale": scale, "dataset": {"name": dataset.name, "sha256": dataset.sha256},
             "arrays_sha256": arrays_sha256,
-            "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+            "versions": versions(),
             "device": device, "dtype": config.dtype, "threads": torch.get_num_threads(),
             "finished": finished.isoformat(timespec="seconds"),
             "wall_seconds": round((finished - datetime.datetime.fromisoformat(origin["started"])).total_seconds()),
