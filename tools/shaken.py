@@ -1,34 +1,31 @@
-"""What a kernel does while tools/shake.py watches: it multiplies every input by 1 + eps n and says who draws from a global generator.
+"""What a kernel does for tools/shake.py: it multiplies every input by 1 + eps n and notes rounding errors near their thresholds.
 
 Installed at the start of the kernel, from outside the library, by the environment: ``SHAKE_EPS`` (0: nothing is multiplied),
-``SHAKE_SEED``, ``SHAKE_LOG`` (a file; one JSON object a line).
+``SHAKE_SEED``, ``SHAKE_LOG`` (a file; one rounding error a line).
 """
 
 import dataclasses
 import functools
-import json
 import os
-import random
 
 import numpy as np
 import torch
 from torch import nn
 
 import deeplinear as dl
+import watch
 from deeplinear import checks
 
 NEAR = 10  # a rounding error within this factor of its threshold is reported
 
 
 def install(shell):
-    """Wrap the library's sources of numbers and watch the cells of ``shell``."""
+    """Wrap the library's sources of numbers; the cells of ``shell`` are watched as always."""
     eps, seed = float(os.environ["SHAKE_EPS"]), int(os.environ["SHAKE_SEED"])
     if eps:
         _wrap_sources(functools.partial(_shaken, np.random.default_rng(seed), eps))
     checks.check = dl.check = _reporting(checks.check)
-    before = {}
-    shell.events.register("pre_run_cell", lambda info: before.update(_states()))
-    shell.events.register("post_run_cell", lambda result: _name_movers(before, result.info.raw_cell))
+    watch.install(shell)
 
 
 def _wrap_sources(shaken):
@@ -80,20 +77,6 @@ def _reporting(check):
     def wrapped(label, value, below=None, **keywords):
         check(label, value, below, **keywords)
         if below is not None and below <= checks.ROUNDING and checks.worst(value) * NEAR > below:
-            _log(near=f"{label}: {checks.worst(value):.0e}, below {below:g}")
+            with open(os.environ["SHAKE_LOG"], "a", encoding="utf-8") as file:
+                file.write(f"{label}: {checks.worst(value):.0e}, below {below:g}\n")
     return wrapped
-
-
-def _states():
-    return {"random": repr(random.getstate()), "numpy": repr(np.random.get_state()[1:3]), "torch": torch.get_rng_state().numpy().tobytes()}
-
-
-def _name_movers(before, source):
-    for name, state in _states().items():
-        if state != before.get(name, state):
-            _log(moved=name, source=source)
-
-
-def _log(**entry):
-    with open(os.environ["SHAKE_LOG"], "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
