@@ -74,6 +74,48 @@ def test_minimiser_of_fewer_rows_than_columns_is_the_minimum_norm_one():
     torch.testing.assert_close(dl.losses.minimiser(loss), (torch.linalg.pinv(loss.X) @ loss.Yt.mT).mT)
 
 
+@pytest.mark.parametrize("p", [2, 4, 6])
+@pytest.mark.parametrize("units", [[1, 1, 1e-8], [1, 1000, 1], [1e-150, 1, 1e150]])
+def test_the_minimiser_does_not_hang_on_the_units_of_a_column(p, units):
+    Z, noise = dl.normal(50, 3, generator=generator(0)), dl.normal(50, generator=generator(1))
+    X, labels = Z * torch.tensor(units, dtype=torch.float64), Z.sum(1)
+    exact = dl.LpLoss(X, labels, p)
+    assert exact.value(dl.losses.minimiser(exact)) < 1e-28
+    noisy, plain = dl.LpLoss(X, labels + noise, p), dl.LpLoss(Z, labels + noise, p)
+    least = plain.value(dl.losses.minimiser(plain))
+    torch.testing.assert_close(noisy.value(dl.losses.minimiser(noisy)), least, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("p", [2, 4])
+def test_the_minimiser_of_a_year_and_its_square(p):
+    """Columns of condition 1e9 once each is scaled: normal equations have no digit left."""
+    year = torch.arange(1959, 2010, dtype=torch.float64)
+    centred = (year - 1984) / 25
+    raw, fine = (dl.LpLoss(torch.stack([t**0, t, t**2], 1), torch.sin(5 * centred), p) for t in (year, centred))
+    least = fine.value(dl.losses.minimiser(fine))
+    torch.testing.assert_close(raw.value(dl.losses.minimiser(raw)), least, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("p", [2, 4])
+def test_the_minimiser_of_dependent_columns_is_the_shortest(p):
+    Z, y = dl.normal(20, 3, generator=generator(0)), dl.normal(20, generator=generator(1))
+    W = dl.losses.minimiser(dl.LpLoss(torch.cat([Z, 3 * Z[:, :1]], 1), y, p))
+    alone = dl.losses.minimiser(dl.LpLoss(Z, y, p))
+    torch.testing.assert_close(W[0, 3] * 3 + W[0, 0], alone[0, 0])
+    torch.testing.assert_close(W[0, 3], 3 * W[0, 0])  # in the direction of (1, 3), so the shortest
+    nothing = dl.LpLoss(torch.zeros(3, 2, dtype=torch.float64), torch.ones(3), p)
+    assert (dl.losses.minimiser(nothing) == 0).all()
+
+
+def test_a_minimiser_that_rounding_hides_is_an_error():
+    a, b = (dl.normal(50, generator=generator(s)) for s in (0, 1))
+    loss = dl.LpLoss(torch.stack([a, a + 1e-11 * b], 1), b, 2)  # met by weights of 1e11 that float64 does not add up
+    with pytest.raises(RuntimeError, match="rounding hides the minimiser of these data"):
+        dl.losses.minimiser(loss)
+    with pytest.raises(ValueError, match="expected an LpLoss of floating-point data"):
+        dl.losses.minimiser(dl.LpLoss(np.array([[Fraction(1)]], dtype=object), np.array([Fraction(1)], dtype=object), 2))
+
+
 @pytest.mark.parametrize("arguments, message", [
     (dict(X=torch.ones(3), y=torch.ones(3), p=2), r"X has shape \(3,\); expected \(n, d\)"),
     (dict(X=torch.ones(3, 2), y=torch.ones(4), p=2), r"y has shape \(4,\); expected \(3,\) or \(3, k\)"),

@@ -8,6 +8,7 @@ import numbers
 from fractions import Fraction
 
 import numpy as np
+import scipy.linalg
 import sympy as sp
 import torch
 
@@ -158,26 +159,74 @@ class Polynomial:
 
 
 def minimiser(loss, tolerance=1e-13, max_steps=200):
-    """The minimiser ``(k, d)`` of an :class:`LpLoss` by damped Newton steps; minimum norm steps where it is singular.
+    """The minimiser ``(k, d)`` of an :class:`LpLoss`, the one of least norm where there are many.
 
-    Stops when the Newton decrement falls below ``tolerance`` times the loss, or rounding stops the descent. Raises
-    ``RuntimeError`` after ``max_steps``. The plots of a loss above its optimum are only as good as this number.
+    Damped Newton steps in an orthonormal basis of the columns, whatever their units, until the decrement falls below
+    ``tolerance`` times the loss, or rounding stops the descent. A column that others give up to rounding counts as
+    theirs. Raises ``RuntimeError`` after ``max_steps``, or where the loss at the matrix found, rounded as it is, is not
+    within 1e-8 of the least, relatively. The plots of a loss above its optimum are only as good as this number.
     """
-    k, d = loss.shape
-    W = loss.X.new_zeros(k, d)
-    basis = torch.eye(d, dtype=W.dtype, device=W.device)[:, None, :].expand(d, k, d)
+    if not isinstance(loss, LpLoss) or not isinstance(loss.X, torch.Tensor):
+        raise ValueError(f"the loss is {loss!r}; expected an LpLoss of floating-point data")
+    X, Y = loss.X.double().cpu().numpy(), loss.Yt.double().cpu().numpy()
+    basis, weights = _column_space(X)
+    W = np.stack([weights @ _newton(basis, y, loss.p, tolerance, max_steps) for y in Y])
+    for w, y in zip(W, Y):
+        residual = y - X @ w
+        fits = np.abs(residual).max() <= min(_rounding(X, w, y), 1e-10 * np.abs(y).max())
+        if not fits and not _newton_step(basis, residual, loss.p)[1] <= 1e-8:
+            raise RuntimeError(f"rounding hides the minimiser of these data, whose entries reach {np.abs(w).max():.1e}: "
+                               "expected columns of X further from dependent and y nearer to 0 (centre both)")
+    return torch.from_numpy(W).to(loss.X)
+
+
+def _column_space(X):
+    """An orthonormal basis of the columns (n, r), and the weights (d, r) whose combinations of columns it is."""
+    size = np.abs(X).max(0)
+    size[size == 0] = 1
+    U, s, Vh = np.linalg.svd(X / size, full_matrices=False)
+    rank = int((s > s[0] * max(X.shape) * np.finfo(float).eps).sum())
+    weights = Vh[:rank].T / s[:rank] / size[:, None]
+    if rank < X.shape[1]:  # of all weights that do, the shortest: those in the space of the rows
+        rows = np.linalg.qr(Vh[:rank].T * size[:, None]).Q
+        weights = rows @ (rows.T @ weights)
+    return U[:, :rank], weights
+
+
+def _newton(basis, y, p, tolerance, max_steps):
+    """The coordinates at which the residual ``y - basis @ coordinates`` has the least sum of p-th powers."""
+    c = basis.T @ y
     for _ in range(max_steps):
-        value, gradient = loss.value_and_gradient(W)
-        hessian = loss.hessian_product(W, basis).permute(1, 0, 2)  # (k, d, d): outputs do not interact
-        step = torch.linalg.lstsq(hessian.cpu(), gradient.cpu()[..., None], driver="gelsd").solution[..., 0].to(W)
-        decrement = (gradient * step).sum()
-        size = 1.0
-        while loss.value(W - size * step) > value - 0.25 * size * decrement and size > 1e-8:
+        residual = y - basis @ c
+        step, decrement = _newton_step(basis, residual, p)
+        largest = np.abs(residual).max()
+        noise = _rounding(basis, c, y) / max(largest, np.finfo(float).tiny)
+        if decrement <= max(tolerance, noise**2):
+            return c + step if noise < 1 else c
+        move, size = basis @ step, 1.0
+        before = ((residual / largest) ** p).sum()
+        while (((residual - size * move) / largest) ** p).sum() > before * (1 - 0.25 * size * decrement) and size > 1e-8:
             size /= 2
-        if decrement <= tolerance * value or size <= 1e-8:
-            return W
-        W = W - size * step
-    raise RuntimeError(f"Newton's method did not converge in {max_steps} steps; decrement {decrement:.1e}")
+        if size <= 1e-8:
+            return c
+        c = c + size * step
+    raise RuntimeError(f"Newton's method did not converge in {max_steps} steps; decrement {decrement:.1e} of the loss")
+
+
+def _rounding(X, w, y):
+    """How far from 0 the entries of ``y - X @ w`` may be where they ought to be 0."""
+    return sum(X.shape) * np.finfo(float).eps * (np.abs(X) @ np.abs(w) + np.abs(y)).max()
+
+
+def _newton_step(basis, residual, p):
+    """Newton's step for the sum of p-th powers, a weighted least-squares fit, and its decrement relative to the sum."""
+    largest = np.abs(residual).max()
+    if largest == 0 or not basis.shape[1]:
+        return np.zeros(basis.shape[1]), 0.0
+    unit = residual / largest  # no power of it overflows
+    weighted, target = unit[:, None] ** (p // 2 - 1) * basis, unit ** (p // 2)
+    step = scipy.linalg.lstsq(weighted, target)[0]
+    return step * largest / (p - 1), p / (p - 1) * ((weighted @ step) @ target) / (target @ target)
 
 
 def _as_array(x):
