@@ -2,10 +2,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import sympy
 import torch
 from conftest import generator
 
 import deeplinear as dl
+
+
+class Frame(dict):
+    """As much of a data frame as is asked for: names, and a column for each."""
+
+    columns = property(list)
 
 
 def problem(n=7, d=4, k=2, p=4, seed=0, **options):
@@ -119,6 +126,20 @@ def test_a_minimiser_that_rounding_hides_is_an_error():
 @pytest.mark.parametrize("arguments, message", [
     (dict(X=torch.ones(3), y=torch.ones(3), p=2), r"X has shape \(3,\); expected \(n, d\)"),
     (dict(X=torch.ones(3, 2), y=torch.ones(4), p=2), r"y has shape \(4,\); expected \(3,\) or \(3, k\)"),
+    (dict(X=torch.ones(3, 2), y=torch.ones(3, 0), p=2), r"y has shape \(3, 0\); expected \(3,\) or \(3, k\), k >= 1"),
+    (dict(X=1j * torch.ones(3, 2), y=torch.ones(3), p=2), "X is complex64; expected real numbers"),
+    (dict(X=np.ones((3, 2)), y=1j * np.ones(3), p=2), "y is complex128; expected real numbers"),
+    (dict(X=np.ones((3, 2)), y=np.ones(3, "datetime64[D]"), p=2), r"y is datetime64\[D\]; expected real numbers"),
+    (dict(X=np.array([[Fraction(1)], ["a"]], dtype=object), y=[1, 2], p=2), r"X\[1, 0\] is 'a'; expected finite"),
+    (dict(X=np.array([[Fraction(1)], [np.nan]], dtype=object), y=[1, 2], p=2), r"X\[1, 0\] is nan; expected finite"),
+    (dict(X=np.array([[Fraction(1)], [True]], dtype=object), y=[1, 2], p=2), r"X\[1, 0\] is True; expected finite"),
+    (dict(X=np.array([[Fraction(1)], [None]], dtype=object), y=[1, 2], p=2), r"X\[1, 0\] is None; expected finite"),
+    (dict(X=np.array([[Fraction(1)]], dtype=object), y=[1.0], p=2), "X is of exact entries and y torch.float64; expected one"),
+    (dict(X=Frame(a=np.ones(2), b=np.array(["u", "v"], dtype=object)), y=[1, 2], p=2), "X: column 'b' holds 'u'"),
+    (dict(X=Frame(a=np.ones(2), b=np.array(["1", "2"])), y=[1, 2], p=2), "X: column 'b' holds np.str_.*; expected finite"),
+    (dict(X=Frame(a=np.ones(2), b=np.array([1, None])), y=[1, 2], p=2), "X: column 'b' holds None; expected finite"),
+    (dict(X=Frame(a=np.array([1, np.inf]), b=np.array([np.nan, 1])), y=[1, 2], p=2),
+     "X: column 'a' holds inf; column 'b' holds nan; expected finite"),
     (dict(X=torch.ones(3, 2), y=torch.ones(3), p=3), "p is 3; expected an even integer >= 2"),
     (dict(X=torch.ones(3, 2), y=torch.ones(3), p=0), "p is 0; expected an even integer >= 2"),
     (dict(X=torch.ones(3, 2), y=torch.ones(3), p=2.5), "p is 2.5; expected an even integer"),
@@ -143,3 +164,34 @@ def test_another_dtype_is_named():
     with pytest.raises(ValueError, match=r"W is torch.float32, the data are torch.float64; loss.to\(torch.float32\)"):
         problem().value(torch.ones(2, 4))
     assert problem().to(torch.float32).value(torch.ones(2, 4)).dtype == torch.float32
+
+
+def test_a_data_frame_is_its_numbers():
+    frame = Frame(a=np.array([1, 2.5, 3], dtype=object), b=np.array([True, False, True]), c=np.array([4, 5, 7]))
+    plain = [[1, 1, 4], [2.5, 0, 5], [3, 1, 7]]
+    assert torch.equal(dl.LpLoss(frame, [1, 2, 3], 2).X, dl.LpLoss(plain, [1, 2, 3], 2).X)
+    assert dl.LpLoss(frame, Frame(y=np.ones(3)), 2).shape == (1, 3)
+
+
+def test_columns_of_pandas():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame({"a": [1.0, 2, 4], "n": pandas.array([1, None, 3], dtype="Int64"), "t": ["u", "v", "w"],
+                              "i": pandas.array([1, 2, 3], dtype="Int64"), "b": [True, False, True]})
+    assert dl.LpLoss(frame[["a", "i", "b"]], frame["i"], 2).X.tolist() == [[1, 1, 1], [2, 2, 0], [4, 3, 1]]
+    with pytest.raises(ValueError, match="X: column 'n' holds nan; column 't' holds 'u'; expected finite numbers"):
+        dl.LpLoss(frame[["a", "n", "t"]], frame["a"], 2)
+    for name in ("n", "t"):
+        with pytest.raises(ValueError, match="the data: column 'y' holds .*; expected finite numbers"):
+            dl.LpLoss(frame[["a"]], frame[name], 2)
+
+
+def test_arrays_are_weights_and_integers_are_named():
+    a, b = sympy.symbols("a b")
+    W = torch.tensor([[1.5, -2]], dtype=torch.float64)
+    for loss in (dl.LpLoss([[1, 2], [3, 4]], [1, 2], 4), dl.Polynomial(a**2 * b / 2 - b, (a, b))):
+        assert torch.equal(loss.value(W.numpy()), loss.value(W)) and torch.equal(loss.value([[1.5, -2]]), loss.value(W))
+        assert torch.equal(loss.gradient(W.numpy()), loss.gradient(W))
+        assert torch.equal(loss.hessian_product(W.numpy(), W.numpy()), loss.hessian_product(W, W))
+        for call in (loss.value, loss.gradient, loss.value_and_gradient, lambda V: loss.hessian_product(W, V)):
+            with pytest.raises(ValueError, match="is torch.int64"):  # powers of integers would cut the coefficients
+                call(torch.tensor([[3, 1]]))

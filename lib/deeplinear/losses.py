@@ -12,6 +12,8 @@ import scipy.linalg
 import sympy as sp
 import torch
 
+from . import data
+
 
 class LpLoss:
     r"""The :math:`\ell_p` regression loss of a linear model with ``k`` outputs and ``d`` inputs.
@@ -30,12 +32,14 @@ class LpLoss:
     """
 
     def __init__(self, X, y, p, reduction="mean", scale=1):
-        X, y = _as_array(X), _as_array(y)
+        X, y = _as_array(X, "X"), _as_array(y, "y")
         if X.ndim != 2 or 0 in X.shape:
             raise ValueError(f"X has shape {tuple(X.shape)}; expected (n, d) with n >= 1 rows and d >= 1 features")
-        if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
-            raise ValueError(f"y has shape {tuple(y.shape)}; expected ({X.shape[0]},) or ({X.shape[0]}, k) "
+        if y.ndim not in (1, 2) or y.shape[0] != X.shape[0] or 0 in y.shape:
+            raise ValueError(f"y has shape {tuple(y.shape)}; expected ({X.shape[0]},) or ({X.shape[0]}, k), k >= 1, "
                              f"to match X of shape {tuple(X.shape)}")
+        if isinstance(X, torch.Tensor) != isinstance(y, torch.Tensor):
+            raise ValueError(f"X is {_kind(X)} and y {_kind(y)}; expected one kind of entries in both")
         if isinstance(p, bool) or not isinstance(p, numbers.Integral) or p < 2 or p % 2:
             raise ValueError(f"p is {p!r}; expected an even integer >= 2")
         if reduction not in ("mean", "sum"):
@@ -60,7 +64,7 @@ class LpLoss:
         return self.Yt.shape[0], self.Xt.shape[0]
 
     def value(self, W):
-        """The loss of ``W`` of shape ``(..., k, d)``: shape ``(...)``, a scalar tensor for one matrix."""
+        """The loss of ``W`` of shape ``(..., k, d)``, a tensor or an array: shape ``(...)``, a scalar for one matrix."""
         return self.factor * (self._residual(W) ** self.p).sum((-2, -1))
 
     def gradient(self, W):
@@ -75,7 +79,7 @@ class LpLoss:
 
     def hessian_product(self, W, V):
         """The Hessian at ``W`` applied to the direction ``V``, both of shape ``(..., k, d)``."""
-        self._check_shape(V, "V")
+        V = self._matrices(V, "V")
         curvature = self._residual(W) ** (self.p - 2)
         return (self.factor * self.p * (self.p - 1)) * ((curvature * (V @ self.Xt)) @ self.X)
 
@@ -88,15 +92,17 @@ class LpLoss:
         return LpLoss(self.X.to(*args, **kwargs), self.Yt.mT.to(*args, **kwargs), self.p, self.reduction, self.scale)
 
     def _residual(self, W):
-        self._check_shape(W, "W")
-        return W @ self.Xt - self.Yt
+        return self._matrices(W, "W") @ self.Xt - self.Yt
 
-    def _check_shape(self, W, name):
+    def _matrices(self, W, name):
+        if isinstance(self.X, torch.Tensor) and not isinstance(W, torch.Tensor):
+            W = data.tensor(W).to(self.X.device)
         if isinstance(self.X, torch.Tensor) and W.dtype != self.X.dtype:
             raise ValueError(f"{name} is {W.dtype}, the data are {self.X.dtype}; loss.to({W.dtype}) converts the data")
         if tuple(W.shape[-2:]) != self.shape:
             raise ValueError(f"{name} has shape {tuple(W.shape)}; expected (..., {self.shape[0]}, {self.shape[1]}): "
                              f"{self.shape[0]} output(s) by {self.shape[1]} features")
+        return W
 
     def __repr__(self):
         k, d = self.shape
@@ -125,10 +131,11 @@ class Polynomial:
 
     def value(self, W):
         """The loss of ``W`` of shape ``(..., k, d)``: shape ``(...)``."""
-        return self._evaluate(self.terms, W)
+        return self._evaluate(self.terms, self._matrices(W, "W"))
 
     def gradient(self, W):
         """The gradient at ``W`` of shape ``(..., k, d)``, of the same shape."""
+        W = self._matrices(W, "W")
         return torch.stack([self._evaluate(part, W) for part in self._parts(self.terms)], -1).reshape(W.shape)
 
     def value_and_gradient(self, W):
@@ -137,14 +144,20 @@ class Polynomial:
 
     def hessian_product(self, W, V):
         """The Hessian at ``W`` applied to the direction ``V``, both of shape ``(..., k, d)``."""
-        W, V = torch.broadcast_tensors(W, V)
+        W, V = torch.broadcast_tensors(self._matrices(W, "W"), self._matrices(V, "V"))
         rows = [torch.stack([self._evaluate(second, W) for second in self._parts(first)], -1)
                 for first in self._parts(self.terms)]
         return (torch.stack(rows, -2) @ V.flatten(-2)[..., None])[..., 0].reshape(V.shape)
 
-    def _evaluate(self, terms, W):
+    def _matrices(self, W, name):
+        W = data.tensor(W)
+        if not W.is_floating_point():
+            raise ValueError(f"{name} is {W.dtype}; expected floating-point numbers, such as {name}.double() has")
         if tuple(W.shape[-2:]) != self.shape:
-            raise ValueError(f"W has shape {tuple(W.shape)}; expected (..., {self.shape[0]}, {self.shape[1]})")
+            raise ValueError(f"{name} has shape {tuple(W.shape)}; expected (..., {self.shape[0]}, {self.shape[1]})")
+        return W
+
+    def _evaluate(self, terms, W):
         powers = W.new_tensor(list(terms)).reshape(len(terms), -1)
         coefficients = W.new_tensor([float(c) for c in terms.values()])
         return ((W.flatten(-2)[..., None, :] ** powers).prod(-1) * coefficients).sum(-1)
@@ -229,8 +242,31 @@ def _newton_step(basis, residual, p):
     return step * largest / (p - 1), p / (p - 1) * ((weighted @ step) @ target) / (target @ target)
 
 
-def _as_array(x):
-    if isinstance(x, torch.Tensor):
+def _as_array(x, name):
+    """Data as a tensor, or as an array of exact entries where that is what they are."""
+    if isinstance(x, torch.Tensor) and not x.is_complex():
         return x if x.is_floating_point() else x.double()
+    if hasattr(x, "columns"):
+        return torch.from_numpy(data.columns(x, name))
+    if hasattr(x, "to_numpy"):  # one column of a data frame
+        return torch.from_numpy(data.columns({name: x}, "the data", [name])[:, 0])
     x = np.asarray(x)
-    return x if x.dtype == object else torch.as_tensor(x.astype(float))
+    if x.dtype.kind in "cmM":
+        raise ValueError(f"{name} is {x.dtype}; expected real numbers")
+    if x.dtype != object:
+        return torch.as_tensor(x.astype(float))
+    for index, entry in np.ndenumerate(x):
+        if not _is_exact(entry):
+            raise ValueError(f"{name}{list(index)} is {entry!r}; expected finite numbers, rationals or symbols")
+    return x
+
+
+def _kind(array):
+    return str(array.dtype) if isinstance(array, torch.Tensor) else "of exact entries"
+
+
+def _is_exact(entry):
+    """Whether an entry of an array of objects can be reckoned with: no text, truth value, gap or float that is none."""
+    if isinstance(entry, numbers.Real) and not isinstance(entry, bool | numbers.Rational):
+        return bool(np.isfinite(float(entry)))
+    return hasattr(entry, "__mul__") and not isinstance(entry, bool | str | bytes | complex)
