@@ -60,6 +60,13 @@ def test_exact_entries_stay_exact():
     assert loss.gradient(W)[0, 1] == 4 * sum(a**3 * row[1] for a, row in zip(r, X)) / 2
 
 
+@pytest.mark.parametrize("scale", [Fraction(1, 3), sympy.Rational(1, 3), np.float64(1 / 3)])
+def test_a_scale_may_be_exact(scale):
+    W = torch.ones(2, 4, dtype=torch.float64)
+    assert torch.equal(problem(scale=scale).value(W), problem(scale=1 / 3).value(W))
+    assert torch.equal(problem(scale=scale).gradient(W), problem(scale=1 / 3).gradient(W))
+
+
 def test_rows_of_a_mean_average_to_the_mean():
     loss = problem(n=6)
     W = torch.randn(2, 4, generator=generator(3), dtype=torch.float64)

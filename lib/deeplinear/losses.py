@@ -55,8 +55,9 @@ class LpLoss:
         self.Yt = y[None, :] if y.ndim == 1 else y.mT
         if isinstance(X, torch.Tensor):  # both layouts contiguous: each product then streams through memory
             self.X, self.Xt, self.Yt = X.contiguous(), X.mT.contiguous(), self.Yt.to(X).contiguous()
-        one = 1 if isinstance(X, torch.Tensor) else X[0, 0] * 0 + 1  # exact entries keep the factor exact
-        self.factor = one * scale / (len(X) if reduction == "mean" else 1)
+        one = 1.0 if isinstance(X, torch.Tensor) else X[0, 0] * 0 + 1  # exact entries keep the factor exact
+        factor = float(scale) if isinstance(X, torch.Tensor) else scale
+        self.factor = one * factor / (len(X) if reduction == "mean" else 1)
 
     @property
     def shape(self):
