@@ -86,7 +86,7 @@ class Network:
             if self.rule == "layers":
                 gradients = chain.layer_gradients(parameters, G[part])
             else:
-                gradients = [preconditioner.apply(parameters[0], G[part], self.depth)]
+                gradients = [preconditioner.apply(_finite(parameters[0]), G[part], self.depth)]
             optimizer.step(parameters, gradients, state)
             self.W[part] = chain.end_to_end(parameters)
 
@@ -103,3 +103,10 @@ class Network:
         self.state = [S[alive] for S in self.state]
         self.optimizer = dataclasses.replace(self.optimizer, lr=self.optimizer.lr[alive])
         self.restart()
+
+
+def _finite(W):
+    """The matrices with 0 for those that have left the numbers, which no SVD takes; a step leaves them what they are."""
+    if 1 in W.shape[-2:]:
+        return W
+    return torch.where(torch.isfinite(W).all((-2, -1), keepdim=True), W, 0.0)
