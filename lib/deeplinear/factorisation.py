@@ -46,7 +46,8 @@ def descend(M, U, V, step_size, steps, regulariser=0.0, record_every=1):
     """Gradient descent on both factors at once; returns a :class:`Run`.
 
     ``M`` (..., m, n), ``U`` (..., m, r), ``V`` (..., n, r), leading axes a batch. ``step_size``: a number, a list
-    of one for each run, a tensor of shape (..., 1, 1), or a function of the step such as :func:`decaying` gives. ``regulariser``: the factor c of
+    of one for each run, a tensor of shape (..., 1, 1), or a function of the step such as :func:`decaying` gives.
+    ``regulariser``: the factor c of
     ``c/4 |U^T U - V^T V|_F^2``. The input is not changed. Raises ``ValueError`` for factors that do not fit or
     are integers.
     :prf:ref:`thm-factor-descent`.

@@ -1,6 +1,7 @@
 """First-order optimisers as small in-place updates, with the settings of the frameworks they come from.
 
-``lr`` is a number, or a list, array or tensor with one rate per configuration of a batch. ``start(parameters)`` returns the state, a
+``lr`` is a number, or a list, array or tensor with one rate per configuration of a batch. ``start(parameters)``
+returns the state, a
 list of tensors with the parameters' leading axes; ``step(parameters, gradients, state)`` changes parameters and state in
 place and asks nothing of the host, so that a step can be captured in a CUDA graph. Negative or infinite settings, and
 means that never forget, raise ``ValueError``.

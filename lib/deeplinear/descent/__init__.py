@@ -63,7 +63,8 @@ class Group:
 
     ``weights``: list of N layers ``(..., n_{j+1}, n_j)``, leading axes a batch that broadcasts against the rates in
     ``optimizer.lr``; or a :class:`Trajectory` of the same rule and kind of optimiser, to go on from its end with the
-    state of that optimiser (bit for bit, but for rounding where p = 2 lets the features be turned). ``rule``: ``"layers"`` moves every layer; ``"end-to-end"`` collapses the start to one matrix and
+    state of that optimiser (bit for bit, but for rounding where p = 2 lets the features be turned). ``rule``:
+    ``"layers"`` moves every layer; ``"end-to-end"`` collapses the start to one matrix and
     moves that by the end-to-end rule of the same depth (:prf:ref:`thm-end-to-end`).
     """
 
@@ -105,7 +106,8 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
     file stays until :meth:`~deeplinear.recorded.Checkpoint.remove` is called, when the result is safe.
     ``report(steps_done)`` is called now and then; what it raises ends the run, after a checkpoint. ``rows``: a function
     that draws the examples of each gradient (minibatches); it cannot be resumed. ``time_limit``: seconds after which the
-    run ends at the next look, every 50 steps; its last record is then its end, from which another may go on. Returns one :class:`Trajectory` a
+    run ends at the next look, every 50 steps; its last record is then its end, from which another may go on. Returns
+    one :class:`Trajectory` a
     group. On a GPU, steps are replayed as CUDA graphs.
     """
     _check_count("steps", steps, 0)
