@@ -1,5 +1,6 @@
 import functools
 
+import numpy as np
 import pytest
 import torch
 from conftest import generator
@@ -77,3 +78,11 @@ def test_bad_layers_are_named(call, message):
 def test_randomness_is_an_argument():
     with pytest.raises(TypeError, match="generator is 0; expected dl.seeded"):
         dl.near_zero_init((3, 1), 0.1, 0)
+
+
+def test_arrays_are_layers():
+    weights = dl.near_zero_init((3, 2, 1), 0.1, dl.seeded(np.int64(3)))
+    arrays = [W.numpy() for W in weights]
+    assert torch.equal(weights[0], dl.near_zero_init((3, 2, 1), 0.1, dl.seeded(3))[0])
+    assert torch.equal(dl.chain.relative_imbalance(arrays), dl.chain.relative_imbalance(weights))
+    assert (dl.end_to_end(arrays) == dl.end_to_end(weights).numpy()).all()

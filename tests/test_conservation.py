@@ -106,3 +106,12 @@ def test_a_rank_modulo_the_prime():
         factors = [rng.integers(0, conservation.PRIME, shape).astype(object) for shape in ((rows, rank), (rank, columns))]
         A = factors[0] @ factors[1] if rank else np.zeros((rows, columns), dtype=object)
         assert conservation._rank((A % conservation.PRIME).astype(np.int64)) == rank
+
+
+@pytest.mark.parametrize("activation, bias", [("linear", False), ("linear", True), ("relu", True)])
+def test_a_network_too_large_to_count_is_refused_with_its_size(activation, bias):
+    size = 784 * 512 + 512 * 10 + bias * (512 + 10)
+    with pytest.raises(ValueError, match=rf"dims is \(784, 512, 10\), {size} weights: exact ranks would need 24\d\d GiB; "
+                                         "expected at most 32768 weights"):
+        conservation.count_laws((784, 512, 10), activation, bias)
+    assert conservation.count_laws(np.array([3, 2, 2])) == conservation.count_laws((3, 2, 2))

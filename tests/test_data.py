@@ -2,6 +2,7 @@ import gzip
 import shutil
 import struct
 
+import numpy as np
 import pooch
 import pytest
 import torch
@@ -115,3 +116,38 @@ def test_labels_that_do_not_fit_the_images_are_refused():
     labels = bytes((0, 0, 8, 1)) + struct.pack(">I", 2) + bytes((3, 10))
     with pytest.raises(data.DataUnavailable, match="2 images with 2 labels up to 10; expected a label 0 to 9 for each"):
         data._idx_pair(gzip.compress(idx()), gzip.compress(labels))
+
+
+class Frame(dict):
+    columns = property(list)
+
+
+def table(**changed):
+    return Frame({"a": [1.0, 2, 3, 5], "y": [2, 4, 8, 6], "b": [True, False, True, True]} | changed)
+
+
+def test_a_frame_is_a_standardised_data_set():
+    found = dl.data.from_frame(table(), "y")
+    X = torch.tensor([[1, 1], [2, 0], [3, 1], [5, 1]], dtype=torch.float64)
+    assert found.X.shape == (4, 2) and found.X.dtype == found.y.dtype == torch.float64
+    torch.testing.assert_close(found.X, (X - X.mean(0)) / X.std(0, correction=0))
+    torch.testing.assert_close(found.y * found.y_scale + found.y_mean, torch.tensor([2, 4, 8, 6], dtype=torch.float64))
+    assert found.name == "y" and found.source == "a data frame of 4 rows and 2 features: a, b"
+    assert found.sha256 == dl.data.from_frame(table(), "y").sha256 != dl.data.from_frame(table(a=[1, 2, 3, 4]), "y").sha256
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    again = dl.data.from_frame(pandas.DataFrame(table()), "y")
+    assert torch.equal(again.X, found.X) and torch.equal(again.y, found.y) and again.sha256 == found.sha256
+
+
+@pytest.mark.parametrize("frame, target, message", [
+    (table(), "z", "target is 'z'; expected a column: a, y, b"),
+    (table(a=["u", "v", "w", "x"], b=[1, np.nan, 2, 3]), "y", "the frame: column 'a' holds .*u.*; column 'b' holds nan"),
+    (table(y=[1, 2, np.inf, 3]), "y", "the frame: column 'y' holds inf; expected finite numbers"),
+    (table(a=[7, 7, 7, 7]), "y", r"constant in the frame: a; expected columns that vary"),
+    (table(a=[0.1, 0.1, 0.1, 0.3 - 0.2], y=[0, 0, 0, 0]), "y", "constant in the frame: a, y; expected"),
+    (Frame(a=[1, 2], y=[1]), "y", "the frame: its columns have 2, 1 rows"),
+    (Frame(y=[1, 2]), "y", r"the frame has 2 row\(s\) and 1 column\(s\); expected at least two of each"),
+])
+def test_a_frame_that_is_not_all_numbers_is_named(frame, target, message):
+    with pytest.raises(ValueError, match=message):
+        dl.data.from_frame(frame, target)

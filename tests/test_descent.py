@@ -1,4 +1,5 @@
 import pytest
+import sympy as sp
 import torch
 from conftest import generator
 
@@ -94,6 +95,81 @@ def test_a_diverged_run_stops_and_says_when():
     assert pair.weights[0][0].isnan().all() and torch.isfinite(pair.weights[0][1]).all()
 
 
+def fitted():
+    """Sixteen numbers met exactly, and a start so near that the loss there has no scale."""
+    loss = dl.LpLoss(torch.eye(4, dtype=torch.float64), [1, 2, 3, 4], 4)
+    return loss, [torch.tensor([[1.01, 2.01, 3.01, 4.01]], dtype=torch.float64)]
+
+
+@pytest.mark.parametrize("loss_of", [lambda loss: loss, lambda loss: dl.Polynomial(
+    dl.exact.to_sympy(loss, sp.symbols("w1:5")), sp.symbols("w1:5"))])
+def test_a_start_that_fits_is_measured_by_the_loss_at_zero(loss_of):
+    loss, start = fitted()
+    loss = loss_of(loss)
+    run = dl.train(loss, start, dl.Adam(0.5), 200)
+    assert run.diverged_at == -1 and torch.isfinite(run.loss).all() and run.loss.max() > 1e6 * run.loss[0]
+    assert dl.train(loss, start, dl.GD(1e6), 200).diverged_at > 0
+
+
+def test_twenty_starts_that_have_converged_do_not_diverge():
+    X = dl.normal(30, 4, generator=generator(0))
+    loss = dl.LpLoss(X, X @ torch.tensor([1.0, -2, 3, 0.5], dtype=torch.float64), 2)
+    starts = dl.near_zero_init((4, 1), 0.5, generator(1), (20,))
+    before = dl.train(loss, starts, dl.GD(0.3), 3000, record_every=3000)
+    assert (before.loss[-1] < 1e-20).all()
+    after = dl.train(loss, before.weights, dl.Adam(1e-3), 200)
+    assert (after.diverged_at == -1).all() and torch.isfinite(after.loss).all()
+
+
+def test_the_loss_at_zero_changes_no_other_limit():
+    """A run from anywhere above a millionth of the loss at W = 0 stops where a million times its first value says."""
+    loss, start = fitted()
+    truth = torch.tensor([[1.0, 2, 3, 4]], dtype=torch.float64)
+    for scale in (0.04, 0.5, 1, 30):  # the loss goes with the fourth power
+        W = truth + scale * torch.tensor([[1.0, -2, 3, -4]], dtype=torch.float64)
+        run = dl.train(loss, [W], dl.GD(0.5 / scale**2), 300)
+        plain = [W]
+        losses = [loss.value(W)]
+        while losses[-1] <= 1e6 * losses[0] and len(losses) < 300:
+            plain = dl.descent.iterate(loss, plain, 0.5 / scale**2, 1)[1]
+            losses.append(loss.value(plain[0]))
+        assert losses[0] > 1e-6 * loss.value(0 * W) and run.diverged_at == len(losses) - 1
+
+
+def test_a_loss_that_is_not_defined_at_zero():
+    class Barrier:
+        def value(self, W):
+            if (W == 0).any():
+                raise ValueError("log of 0")
+            return (W.square() / 2 - torch.log(W.abs())).sum((-2, -1))
+
+        def value_and_gradient(self, W):
+            return self.value(W), W - 1 / W
+
+    run = dl.train(Barrier(), [torch.full((1, 2), 3.0, dtype=torch.float64)], dl.GD(0.1), 200)
+    torch.testing.assert_close(run.weights[0], torch.ones(1, 2, dtype=torch.float64))
+
+
+def test_arrays_are_weights():
+    loss, weights = setup()
+    arrays = [W.numpy() for W in weights]
+    for call in (lambda w: dl.train(loss, w, dl.Adam(0.01), 20).loss, lambda w: dl.descent.iterate(loss, w, 0.01, 3)[-1][0],
+                 lambda w: dl.train(loss, w, dl.GD(0.001), 20, rule="end-to-end").loss):
+        assert torch.equal(call(arrays), call(weights))
+    assert dl.descent.sharpness(loss, arrays) == dl.descent.sharpness(loss, weights)
+    with pytest.raises(ValueError, match="W is torch.int64, the data are torch.float64"):
+        dl.train(loss, [W.long() for W in weights], dl.GD(0.1), 3)
+
+
+def test_sharpness_under_inference_mode():
+    loss, weights = setup()
+    expected = dl.descent.sharpness(loss, weights)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            assert dl.descent.sharpness(loss, weights) == expected
+            assert dl.descent.sharpness(loss, [1 * W for W in weights]) == expected
+
+
 def test_end_to_end_rule_takes_the_step_of_the_formula():
     loss, weights = setup(depth=3)
     W = dl.end_to_end(weights)
@@ -152,6 +228,14 @@ def test_the_start_is_not_changed():
     (lambda l, w: dl.train(l, w, dl.GD(0.1), 10, rule="chain"), "rule is 'chain'; expected 'layers' or 'end-to-end'"),
     (lambda l, w: dl.train(l, w, dl.GD(0.1), 10, batch_size=21), "batch_size is 21; expected 1 to 20"),
     (lambda l, w: dl.train(l, [], dl.GD(0.1), 10), "weights is empty"),
+    (lambda l, w: dl.train(l, w, 0.1, 10), r"optimizer is 0.1; expected an optimiser with its rate, such as dl.GD\(0.1\)"),
+    (lambda l, w: dl.train(l, w, dl.GD, 10), "optimizer is <class .*GD.*>; expected an optimiser with its rate"),
+    (lambda l, w: dl.train(l, w, torch.optim.SGD([torch.ones(1)], 0.1), 10), r"optimizer is SGD (?s:.*); expected an optimiser"),
+    (lambda l, w: dl.train(l, w, None, 10, rule="end-to-end"), "optimizer is None; expected an optimiser with its rate"),
+    (lambda l, w: dl.train(l, dl.train(l, w, dl.HeavyBall(0.001), 5), dl.Nesterov(0.001), 5),
+     "the trajectory is one of HeavyBall on 'layers'; expected the same to go on, not Nesterov on 'layers'"),
+    (lambda l, w: dl.train(l, dl.train(l, w, dl.GD(0.001), 5), dl.GD(0.001), 5, rule="end-to-end"),
+     "the trajectory is one of GD on 'layers'; expected the same to go on, not GD on 'end-to-end'"),
     (lambda l, w: dl.train(l, w[1:], dl.GD(0.1), 10), r"W has shape \(1, 2\); expected \(..., 1, 4\)"),
     (lambda l, w: dl.train(l, w, dl.GD(0.1), 10).end_to_end, "history is None; expected a run trained with keep_weights"),
 ])

@@ -74,3 +74,24 @@ def test_what_does_not_fit_is_named():
         factorisation.descend(M, V, U, 0.1, 1)
     with pytest.raises(ValueError, match="steps is -1"):
         factorisation.descend(M, U, V, 0.1, -1)
+
+
+def test_integers_are_named_and_arrays_taken():
+    M, U, V = problem()
+    with pytest.raises(ValueError, match="M, U, V are torch.int64, torch.int64, torch.int64; expected one floating-point"):
+        factorisation.descend(M.long(), U.long(), V.long(), 0.1, 3)
+    with pytest.raises(ValueError, match="M, U, V are torch.float64, torch.float32, torch.float64; expected one floating"):
+        factorisation.descend(M, U.float(), V, 0.1, 3)
+    assert torch.equal(factorisation.descend(M.numpy(), U.numpy(), V.numpy(), 0.1, 3).U,
+                       factorisation.descend(M, U, V, 0.1, 3).U)
+
+
+def test_a_list_of_steps_is_one_for_each_run():
+    M, U, V = problem()
+    both = factorisation.descend(M, U, V, [0.1, 0.05, 0.02], 5)
+    assert both.loss.shape == (6, 3)
+    for i, step in enumerate((0.1, 0.05, 0.02)):
+        torch.testing.assert_close(both.loss[:, i], factorisation.descend(M, U, V, step, 5).loss)
+    for bad in (float("nan"), [0.1, float("inf")], torch.ones(2, 3)):
+        with pytest.raises(ValueError, match="step_size is .*; expected a finite number"):
+            factorisation.descend(M, U, V, bad, 5)

@@ -1,4 +1,8 @@
+from fractions import Fraction
+
+import numpy as np
 import pytest
+import sympy
 import torch
 from conftest import generator
 
@@ -56,3 +60,28 @@ def test_one_rate_for_each_configuration(name):
 def test_an_unknown_optimiser_is_answered_with_close_ones():
     with pytest.raises(ValueError, match="optimiser 'adam' is unknown; did you mean adam-pytorch"):
         optimizers.preset("adam", 0.1)
+
+
+@pytest.mark.parametrize("name", optimizers.PRESETS)
+def test_rates_come_in_any_form(name):
+    loss = dl.LpLoss(torch.eye(3, dtype=torch.float64), torch.ones(3), 2)
+    weights = dl.near_zero_init((3, 2, 1), 0.1, generator(0))
+    expected = dl.train(loss, weights, optimizers.preset(name, torch.tensor([0.1, 0.05], dtype=torch.float64)), 5).loss
+    for rates in ([0.1, 0.05], (0.1, 0.05), np.array([0.1, 0.05])):
+        assert torch.equal(dl.train(loss, weights, optimizers.preset(name, rates), 5).loss, expected)
+    for rate in (np.float64(0.1), Fraction(1, 10), sympy.Rational(1, 10)):
+        torch.testing.assert_close(dl.train(loss, weights, optimizers.preset(name, rate), 5).loss, expected[:, 0])
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: dl.GD("0.1"), "lr is '0.1'; expected finite numbers >= 0"),
+    (lambda: dl.GD(None), "lr is None; expected finite numbers >= 0"),
+    (lambda: dl.GD([0.1, float("nan")]), "lr is .*; expected finite numbers >= 0"),
+    (lambda: dl.GD([0.1, [0.2]]), "lr is .*; expected finite numbers >= 0"),
+    (lambda: dl.GD(0.1, [0.1, 0.2]), "weight_decay is .*; expected one number"),
+    (lambda: dl.HeavyBall(0.1, torch.tensor([0.1, 0.2])), "momentum is .*; expected one number"),
+    (lambda: dl.Adam(0.1, beta2=[0.9]), "beta2 is .*; expected one number"),
+])
+def test_settings_that_are_no_numbers_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

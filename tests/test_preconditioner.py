@@ -1,11 +1,14 @@
 import mpmath
+import numpy as np
 import pytest
+import sympy
 import torch
 from conftest import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deeplinear as dl
+from deeplinear import preconditioner
 
 
 def reference(W, G, depth):
@@ -116,3 +119,49 @@ def test_a_matrix_that_is_not_finite_gives_nan_and_leaves_the_others_alone(k, d)
     found = dl.preconditioner.apply(W, G, 3)
     assert torch.equal(found[:1], alone) and found[1:].isnan().all()
     assert dl.preconditioner.eigenvalues(W, 3)[1].isnan().any()
+
+
+@pytest.mark.parametrize("call", [preconditioner.apply, preconditioner.solve])
+@pytest.mark.parametrize("rank", [1.5, -1, True, "full"])
+def test_a_rank_that_is_no_count_is_named(call, rank):
+    W = torch.eye(2, dtype=torch.float64)
+    for arguments in ((call, W, W), (preconditioner.matrix, W), (preconditioner.eigenvalues, W)):
+        with pytest.raises(ValueError, match=f"rank is {rank!r}; expected an integer >= 0"):
+            arguments[0](*arguments[1:], 3, rank)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 1), (2, 3)])
+def test_rank_nought_is_the_zero_matrix(shape):
+    W, G = (torch.randn(shape, generator=generator(s), dtype=torch.float64) for s in (0, 1))
+    assert (preconditioner.apply(W, G, 3, rank=0) == 0).all() and (preconditioner.eigenvalues(W, 3, rank=0) == 0).all()
+    torch.testing.assert_close(preconditioner.apply(W, G, 1, rank=0), G)
+
+
+def test_arrays_and_exact_integers_are_taken():
+    W, G = (torch.randn(2, 3, generator=generator(s), dtype=torch.float64) for s in (0, 1))
+    for depth in (np.int64(3), sympy.Integer(3)):
+        assert torch.equal(preconditioner.apply(W.numpy(), G.numpy(), depth), preconditioner.apply(W, G, 3))
+        assert torch.equal(preconditioner.matrix(W.numpy(), depth), preconditioner.matrix(W, 3))
+        assert torch.equal(preconditioner.eigenvalues(W.numpy(), depth), preconditioner.eigenvalues(W, 3))
+
+
+@pytest.mark.parametrize("W", [torch.eye(2), torch.zeros(2, 2), torch.zeros(1, 3), torch.diag(torch.tensor([2.0, 1, 1])),
+                               torch.tensor([[1.0, 0, 0], [0, 0, 0]])])
+def test_a_derivative_that_the_svd_does_not_give_is_refused(W):
+    W = W.double().requires_grad_()
+    G = torch.randn(W.shape, generator=generator(0), dtype=torch.float64, requires_grad=True)
+    for call in (lambda: preconditioner.apply(W, G, 3), lambda: preconditioner.solve(W, G, 3),
+                 lambda: preconditioner.matrix(W, 3)):
+        with pytest.raises(ValueError, match="W has singular values .*; expected distinct ones above 0 for a derivative"):
+            call()
+    (along,) = torch.autograd.grad(preconditioner.apply(W.detach(), G, 3).sum(), G)
+    ones = torch.ones_like(along)
+    torch.testing.assert_close(along, preconditioner.apply(W.detach(), ones, 3))  # the operator is symmetric
+    with torch.no_grad():
+        assert torch.isfinite(preconditioner.apply(W, G, 3)).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (3, 2), (1, 3)])
+def test_a_derivative_that_it_gives_is_right(shape):
+    W, G = (torch.randn(shape, generator=generator(s), dtype=torch.float64, requires_grad=True) for s in (0, 1))
+    assert torch.autograd.gradcheck(lambda W, G: preconditioner.apply(W, G, 3), (W, G))

@@ -43,6 +43,16 @@ def test_the_step_of_a_divergence_is_that_of_a_plain_run(p):
     assert -1 in found and max(found) > 0
 
 
+def test_matrices_that_diverge_under_the_rule_leave_the_others_alone():
+    X, Y = dl.normal(20, 4, generator=generator(0)), dl.normal(20, 3, generator=generator(1))
+    loss, weights = dl.LpLoss(X, Y, 4), dl.near_zero_init((4, 3, 3), 0.5, generator(2))
+    both = dl.train(loss, weights, dl.GD([1e-3, 30.0]), 120, rule="end-to-end")
+    assert both.diverged_at[0] == -1 and both.diverged_at[1] > 0  # at once infinite, where no SVD exists
+    alone = dl.train(loss, weights, dl.GD(1e-3), 120, rule="end-to-end")
+    torch.testing.assert_close(both.loss[:, 0], alone.loss, rtol=1e-10, atol=0)
+    assert dl.train(loss, weights, dl.GD(30.0), 120, rule="end-to-end").diverged_at == both.diverged_at[1]
+
+
 class Stop(Exception):
     pass
 

@@ -12,6 +12,8 @@ import numbers
 import numpy as np
 import torch
 
+from . import data
+
 
 def end_to_end(weights):
     """The end-to-end matrix ``W_N ... W_1``.
@@ -73,6 +75,7 @@ def imbalance(weights):
 
 def relative_imbalance(weights):
     """The largest ``|D_j|`` over the largest ``|W_j|^2`` in spectral norm, shape ``(...)``: 0 for balanced layers."""
+    weights = [data.tensor(W) for W in weights]
     sizes = torch.stack([torch.linalg.matrix_norm(W, 2) for W in weights]).amax(0) ** 2
     if len(weights) == 1:
         return torch.zeros_like(sizes)
@@ -82,7 +85,7 @@ def relative_imbalance(weights):
 
 def seeded(seed):
     """A ``torch.Generator`` with this seed. Randomness is an argument everywhere in this library."""
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(int(seed))
 
 
 @contextlib.contextmanager

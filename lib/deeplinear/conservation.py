@@ -9,6 +9,7 @@ are exact.
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 from flint import nmod_mat
@@ -17,6 +18,7 @@ from . import chain
 
 PRIME = 2**31 - 1  # products of two residues fit into 64 bits
 DEEPEST = 7  # brackets of more fields are not tried
+LARGEST = 2**34  # bytes of the gradients of the balances
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +41,18 @@ def count_laws(dims, activation="linear", bias=False, seed=0):
     can switch every unit on and off by itself (with two inputs, or biases, such data exist for one hidden layer).
     ``bias``: every layer has one. The known laws are the entries of ``W_{j+1}^T W_{j+1} - W_j W_j^T - b_j b_j^T`` at
     every hidden layer, for ``"relu"`` their diagonals; and, in a linear network without biases, all laws of a piece that
-    leads from a layer of one unit to another. Marcotte, Gribonval and Peyre 2023; :prf:ref:`thm-certificate`.
+    leads from a layer of one unit to another. Raises ``ValueError`` for a network whose ranks do not fit into 16 GiB.
+    Marcotte, Gribonval and Peyre 2023; :prf:ref:`thm-certificate`.
     """
-    dims = chain._check_dims(dims)
+    dims = tuple(map(int, chain._check_dims(dims)))
     if activation not in ("linear", "relu"):
         raise ValueError(f"activation is {activation!r}; expected 'linear' or 'relu'")
     net = _Net(dims, activation, bias, np.random.default_rng(seed))
+    needed = 2 * np.dtype(np.int64).itemsize * net.size**2  # the point and its directions, side by side
+    if needed > LARGEST:
+        raise ValueError(f"dims is {dims!r}, {net.size} weights: exact ranks would need {needed / 2**30:.0f} GiB; expected "
+                         f"at most {math.isqrt(LARGEST // 16)} weights (the laws of wider layers of the same kind follow "
+                         "the same formula)")
     known = net.balance_gradients()
     balances = laws = _rank(known)
     if activation == "linear" and not bias:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import math
+import numbers
 import os
 import struct
 from pathlib import Path
@@ -83,6 +84,64 @@ def load(name, download=True):
     return Dataset(name, (X.float() - 127.5) / 255, y, 0.0, 1.0, *about)
 
 
+def from_frame(frame, target):
+    """The :class:`Dataset` of a data frame: the column ``target`` as labels, every other column a feature, standardised.
+
+    ``frame``: of pandas, Polars, or anything with ``.columns`` that gives a column for its name in brackets; booleans
+    count as 0 and 1. Nothing is left out silently: raises ``ValueError`` that names the columns with text, dates, missing
+    or infinite entries, and those that are constant up to rounding. ``source`` says the rows and the features in order,
+    ``sha256`` is that of the numbers before they are standardised, row by row, the labels last.
+    """
+    names = list(frame.columns)
+    if target not in names:
+        raise ValueError(f"target is {target!r}; expected a column: {', '.join(map(str, names))}")
+    names.sort(key=lambda name: name == target)  # the labels last, all else in order
+    table = columns(frame, "the frame", names)
+    if table.shape[0] < 2 or table.shape[1] < 2:
+        raise ValueError(f"the frame has {table.shape[0]} row(s) and {table.shape[1]} column(s); expected at least two of "
+                         "each")
+    spread, largest = np.ptp(table, axis=0), np.abs(table).max(0)
+    flat = [str(name) for name, s, top in zip(names, spread, largest) if s <= len(table) * np.finfo(float).eps * top]
+    if flat:
+        raise ValueError(f"constant in the frame: {', '.join(flat)}; expected columns that vary (leave these out)")
+    X, y = torch.from_numpy(table[:, :-1].copy()), torch.from_numpy(table[:, -1].copy())
+    return Dataset(str(target), _standardise(X), _standardise(y), y.mean().item(), y.std(correction=0).item(),
+                   f"{target} as in the frame", hashlib.sha256(table.tobytes()).hexdigest(),
+                   f"a data frame of {len(table)} rows and {len(names) - 1} features: {', '.join(map(str, names[:-1]))}")
+
+
+def columns(frame, what, names=None):
+    """The columns of a data frame, all or those of these names in order, as a float64 array, (rows, columns).
+
+    Raises ``ValueError`` that names every column whose entries are not finite numbers (or booleans, 0 and 1).
+    """
+    names = list(frame.columns) if names is None else names
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what} has columns {names!r}; expected every name once")
+    found, bad = [], []
+    for name in names:
+        entries = np.asarray(frame[name])
+        numeric = entries.dtype.kind in "biuf" or entries.dtype == object and all(map(_is_real, entries))
+        entries = entries.astype(float) if numeric else entries
+        if not numeric:
+            wrong = next((entry for entry in entries if not _is_real(entry)), entries.dtype)
+            bad.append(f"column {name!r} holds {wrong!r}")
+        elif not np.isfinite(entries).all():
+            bad.append(f"column {name!r} holds {entries[~np.isfinite(entries)][0]}")
+        found.append(entries)
+    if bad:
+        raise ValueError(f"{what}: {'; '.join(bad)}; expected finite numbers")
+    if len(set(map(len, found))) > 1:
+        raise ValueError(f"{what}: its columns have {', '.join(str(len(entries)) for entries in found)} rows; expected one "
+                         "number")
+    return np.stack(found, 1)
+
+
+def tensor(x):
+    """``x`` itself where it is a tensor; else the float64 tensor of anything NumPy reads."""
+    return x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x, dtype=float))
+
+
 def named(kind, name, choices):
     """The entry of this name in the dict ``choices``; ``ValueError`` with the close names for an unknown one."""
     if name not in choices:
@@ -126,6 +185,11 @@ def _check_digest(path, content, expected):
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise DataUnavailable(f"{path} has SHA-256 {found}; expected {expected}. The file is not used.")
+
+
+def _is_real(entry):
+    """Whether an entry of a column of objects is a number; what stands for a missing one is not."""
+    return isinstance(entry, numbers.Real | np.bool_) and not entry != entry
 
 
 def _standardise(a):

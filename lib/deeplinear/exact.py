@@ -4,14 +4,16 @@ A float is the rational number it stands for. Everything a certificate needs to 
 :func:`restrict`: a loss on a plane is a polynomial in two variables, however many examples and features it has.
 """
 
+import contextlib
 import itertools
 import math
 import numbers
+import threading
 from fractions import Fraction
 
 import sympy as sp
 import torch
-from flint import fmpq
+from flint import ctx, fmpq
 
 from .losses import LpLoss, Polynomial
 
@@ -92,10 +94,10 @@ def number(x, name):
         return x
     if isinstance(x, torch.Tensor) and x.ndim == 0:
         x = x.item()
+    if isinstance(x, numbers.Rational):  # of Python, NumPy or SymPy, and not every one gives its integer ratio
+        return fmpq(int(x.numerator), int(x.denominator))
     if isinstance(x, numbers.Real) and math.isfinite(x):
         return fmpq(*x.as_integer_ratio())
-    if isinstance(x, sp.Rational):
-        return fmpq(int(x.p), int(x.q))
     raise ValueError(f"{name} is {x!r}; expected a finite real number, float or rational")
 
 
@@ -126,6 +128,18 @@ def at(P, *point):
             value = power[exponent] * value if exponent else value
         total = total + value
     return total
+
+
+@contextlib.contextmanager
+def precision(bits):
+    """Reckon in balls of this many bits, and leave the precision as it was: flint has one for all threads of a process."""
+    if isinstance(bits, bool) or not isinstance(bits, numbers.Integral) or bits < 2:
+        raise ValueError(f"bits is {bits!r}; expected an integer >= 2")
+    with _ONE_AT_A_TIME, ctx.workprec(int(bits)):
+        yield
+
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def _factor(loss):

@@ -9,7 +9,7 @@ import numbers
 
 import torch
 
-from . import chain
+from . import chain, data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +45,28 @@ def imbalance(U, V):
 def descend(M, U, V, step_size, steps, regulariser=0.0, record_every=1):
     """Gradient descent on both factors at once; returns a :class:`Run`.
 
-    ``M`` (..., m, n), ``U`` (..., m, r), ``V`` (..., n, r), leading axes a batch. ``step_size``: a number, a tensor
-    of shape (..., 1, 1), or a function of the step such as :func:`decaying` gives. ``regulariser``: the factor c of
-    ``c/4 |U^T U - V^T V|_F^2``. The input is not changed. Raises ``ValueError`` for factors that do not fit.
+    ``M`` (..., m, n), ``U`` (..., m, r), ``V`` (..., n, r), leading axes a batch. ``step_size``: a number, a list
+    of one for each run, a tensor of shape (..., 1, 1), or a function of the step such as :func:`decaying` gives.
+    ``regulariser``: the factor c of
+    ``c/4 |U^T U - V^T V|_F^2``. The input is not changed. Raises ``ValueError`` for factors that do not fit or
+    are integers.
     :prf:ref:`thm-factor-descent`.
     """
+    M, U, V = (data.tensor(factor) for factor in (M, U, V))
+    if not M.dtype == U.dtype == V.dtype or not M.is_floating_point():
+        raise ValueError(f"M, U, V are {M.dtype}, {U.dtype}, {V.dtype}; expected one floating-point type")
     if U.shape[-1] != V.shape[-1] or tuple(M.shape[-2:]) != (U.shape[-2], V.shape[-2]):
         raise ValueError(f"M, U, V have shapes {tuple(M.shape)}, {tuple(U.shape)}, {tuple(V.shape)}; expected "
                          "(..., m, n), (..., m, r), (..., n, r)")
     if not isinstance(steps, numbers.Integral) or steps < 0 or record_every < 1:
         raise ValueError(f"steps is {steps!r}, record_every {record_every!r}; expected counts, at least 0 and 1")
+    if not callable(step_size):
+        step_size = data.tensor(step_size)
+        if step_size.ndim == 1:
+            step_size = step_size[:, None, None]
+        if step_size.ndim and step_size.shape[-2:] != (1, 1) or not torch.isfinite(step_size).all():
+            raise ValueError(f"step_size is {step_size.tolist()}; expected a finite number, one for each run, or a tensor of "
+                             "shape (..., 1, 1)")
     eta = step_size if callable(step_size) else lambda t: step_size
     batches = [torch.as_tensor(eta(0)).shape[:-2], *(factor.shape[:-2] for factor in (M, U, V))]
     bound = M.new_zeros(torch.broadcast_shapes(*batches))

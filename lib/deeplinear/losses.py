@@ -8,8 +8,11 @@ import numbers
 from fractions import Fraction
 
 import numpy as np
+import scipy.linalg
 import sympy as sp
 import torch
+
+from . import data
 
 
 class LpLoss:
@@ -29,12 +32,14 @@ class LpLoss:
     """
 
     def __init__(self, X, y, p, reduction="mean", scale=1):
-        X, y = _as_array(X), _as_array(y)
+        X, y = _as_array(X, "X"), _as_array(y, "y")
         if X.ndim != 2 or 0 in X.shape:
             raise ValueError(f"X has shape {tuple(X.shape)}; expected (n, d) with n >= 1 rows and d >= 1 features")
-        if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
-            raise ValueError(f"y has shape {tuple(y.shape)}; expected ({X.shape[0]},) or ({X.shape[0]}, k) "
+        if y.ndim not in (1, 2) or y.shape[0] != X.shape[0] or 0 in y.shape:
+            raise ValueError(f"y has shape {tuple(y.shape)}; expected ({X.shape[0]},) or ({X.shape[0]}, k), k >= 1, "
                              f"to match X of shape {tuple(X.shape)}")
+        if isinstance(X, torch.Tensor) != isinstance(y, torch.Tensor):
+            raise ValueError(f"X is {_kind(X)} and y {_kind(y)}; expected one kind of entries in both")
         if isinstance(p, bool) or not isinstance(p, numbers.Integral) or p < 2 or p % 2:
             raise ValueError(f"p is {p!r}; expected an even integer >= 2")
         if reduction not in ("mean", "sum"):
@@ -50,8 +55,9 @@ class LpLoss:
         self.Yt = y[None, :] if y.ndim == 1 else y.mT
         if isinstance(X, torch.Tensor):  # both layouts contiguous: each product then streams through memory
             self.X, self.Xt, self.Yt = X.contiguous(), X.mT.contiguous(), self.Yt.to(X).contiguous()
-        one = 1 if isinstance(X, torch.Tensor) else X[0, 0] * 0 + 1  # exact entries keep the factor exact
-        self.factor = one * scale / (len(X) if reduction == "mean" else 1)
+        one = 1.0 if isinstance(X, torch.Tensor) else X[0, 0] * 0 + 1  # exact entries keep the factor exact
+        factor = float(scale) if isinstance(X, torch.Tensor) else scale
+        self.factor = one * factor / (len(X) if reduction == "mean" else 1)
 
     @property
     def shape(self):
@@ -59,7 +65,7 @@ class LpLoss:
         return self.Yt.shape[0], self.Xt.shape[0]
 
     def value(self, W):
-        """The loss of ``W`` of shape ``(..., k, d)``: shape ``(...)``, a scalar tensor for one matrix."""
+        """The loss of ``W`` of shape ``(..., k, d)``, a tensor or an array: shape ``(...)``, a scalar for one matrix."""
         return self.factor * (self._residual(W) ** self.p).sum((-2, -1))
 
     def gradient(self, W):
@@ -74,7 +80,7 @@ class LpLoss:
 
     def hessian_product(self, W, V):
         """The Hessian at ``W`` applied to the direction ``V``, both of shape ``(..., k, d)``."""
-        self._check_shape(V, "V")
+        V = self._matrices(V, "V")
         curvature = self._residual(W) ** (self.p - 2)
         return (self.factor * self.p * (self.p - 1)) * ((curvature * (V @ self.Xt)) @ self.X)
 
@@ -87,15 +93,17 @@ class LpLoss:
         return LpLoss(self.X.to(*args, **kwargs), self.Yt.mT.to(*args, **kwargs), self.p, self.reduction, self.scale)
 
     def _residual(self, W):
-        self._check_shape(W, "W")
-        return W @ self.Xt - self.Yt
+        return self._matrices(W, "W") @ self.Xt - self.Yt
 
-    def _check_shape(self, W, name):
+    def _matrices(self, W, name):
+        if isinstance(self.X, torch.Tensor) and not isinstance(W, torch.Tensor):
+            W = data.tensor(W).to(self.X.device)
         if isinstance(self.X, torch.Tensor) and W.dtype != self.X.dtype:
             raise ValueError(f"{name} is {W.dtype}, the data are {self.X.dtype}; loss.to({W.dtype}) converts the data")
         if tuple(W.shape[-2:]) != self.shape:
             raise ValueError(f"{name} has shape {tuple(W.shape)}; expected (..., {self.shape[0]}, {self.shape[1]}): "
                              f"{self.shape[0]} output(s) by {self.shape[1]} features")
+        return W
 
     def __repr__(self):
         k, d = self.shape
@@ -124,10 +132,11 @@ class Polynomial:
 
     def value(self, W):
         """The loss of ``W`` of shape ``(..., k, d)``: shape ``(...)``."""
-        return self._evaluate(self.terms, W)
+        return self._evaluate(self.terms, self._matrices(W, "W"))
 
     def gradient(self, W):
         """The gradient at ``W`` of shape ``(..., k, d)``, of the same shape."""
+        W = self._matrices(W, "W")
         return torch.stack([self._evaluate(part, W) for part in self._parts(self.terms)], -1).reshape(W.shape)
 
     def value_and_gradient(self, W):
@@ -136,14 +145,20 @@ class Polynomial:
 
     def hessian_product(self, W, V):
         """The Hessian at ``W`` applied to the direction ``V``, both of shape ``(..., k, d)``."""
-        W, V = torch.broadcast_tensors(W, V)
+        W, V = torch.broadcast_tensors(self._matrices(W, "W"), self._matrices(V, "V"))
         rows = [torch.stack([self._evaluate(second, W) for second in self._parts(first)], -1)
                 for first in self._parts(self.terms)]
         return (torch.stack(rows, -2) @ V.flatten(-2)[..., None])[..., 0].reshape(V.shape)
 
-    def _evaluate(self, terms, W):
+    def _matrices(self, W, name):
+        W = data.tensor(W)
+        if not W.is_floating_point():
+            raise ValueError(f"{name} is {W.dtype}; expected floating-point numbers, such as {name}.double() has")
         if tuple(W.shape[-2:]) != self.shape:
-            raise ValueError(f"W has shape {tuple(W.shape)}; expected (..., {self.shape[0]}, {self.shape[1]})")
+            raise ValueError(f"{name} has shape {tuple(W.shape)}; expected (..., {self.shape[0]}, {self.shape[1]})")
+        return W
+
+    def _evaluate(self, terms, W):
         powers = W.new_tensor(list(terms)).reshape(len(terms), -1)
         coefficients = W.new_tensor([float(c) for c in terms.values()])
         return ((W.flatten(-2)[..., None, :] ** powers).prod(-1) * coefficients).sum(-1)
@@ -158,30 +173,101 @@ class Polynomial:
 
 
 def minimiser(loss, tolerance=1e-13, max_steps=200):
-    """The minimiser ``(k, d)`` of an :class:`LpLoss` by damped Newton steps; minimum norm steps where it is singular.
+    """The minimiser ``(k, d)`` of an :class:`LpLoss`, the one of least norm where there are many.
 
-    Stops when the Newton decrement falls below ``tolerance`` times the loss, or rounding stops the descent. Raises
-    ``RuntimeError`` after ``max_steps``. The plots of a loss above its optimum are only as good as this number.
+    Damped Newton steps in an orthonormal basis of the columns, whatever their units, until the decrement falls below
+    ``tolerance`` times the loss, or rounding stops the descent. A column that others give up to rounding counts as
+    theirs. Raises ``RuntimeError`` after ``max_steps``, or where the loss at the matrix found, rounded as it is, is not
+    within 1e-8 of the least, relatively. The plots of a loss above its optimum are only as good as this number.
     """
-    k, d = loss.shape
-    W = loss.X.new_zeros(k, d)
-    basis = torch.eye(d, dtype=W.dtype, device=W.device)[:, None, :].expand(d, k, d)
+    if not isinstance(loss, LpLoss) or not isinstance(loss.X, torch.Tensor):
+        raise ValueError(f"the loss is {loss!r}; expected an LpLoss of floating-point data")
+    X, Y = loss.X.double().cpu().numpy(), loss.Yt.double().cpu().numpy()
+    basis, weights = _column_space(X)
+    W = np.stack([weights @ _newton(basis, y, loss.p, tolerance, max_steps) for y in Y])
+    for w, y in zip(W, Y):
+        residual = y - X @ w
+        fits = np.abs(residual).max() <= min(_rounding(X, w, y), 1e-10 * np.abs(y).max())
+        if not fits and not _newton_step(basis, residual, loss.p)[1] <= 1e-8:
+            raise RuntimeError(f"rounding hides the minimiser of these data, whose entries reach {np.abs(w).max():.1e}: "
+                               "expected columns of X further from dependent and y nearer to 0 (centre both)")
+    return torch.from_numpy(W).to(loss.X)
+
+
+def _column_space(X):
+    """An orthonormal basis of the columns (n, r), and the weights (d, r) whose combinations of columns it is."""
+    size = np.abs(X).max(0)
+    size[size == 0] = 1
+    U, s, Vh = np.linalg.svd(X / size, full_matrices=False)
+    rank = int((s > s[0] * max(X.shape) * np.finfo(float).eps).sum())
+    weights = Vh[:rank].T / s[:rank] / size[:, None]
+    if rank < X.shape[1]:  # of all weights that do, the shortest: those in the space of the rows
+        rows = np.linalg.qr(Vh[:rank].T * size[:, None]).Q
+        weights = rows @ (rows.T @ weights)
+    return U[:, :rank], weights
+
+
+def _newton(basis, y, p, tolerance, max_steps):
+    """The coordinates at which the residual ``y - basis @ coordinates`` has the least sum of p-th powers."""
+    c = basis.T @ y
     for _ in range(max_steps):
-        value, gradient = loss.value_and_gradient(W)
-        hessian = loss.hessian_product(W, basis).permute(1, 0, 2)  # (k, d, d): outputs do not interact
-        step = torch.linalg.lstsq(hessian.cpu(), gradient.cpu()[..., None], driver="gelsd").solution[..., 0].to(W)
-        decrement = (gradient * step).sum()
-        size = 1.0
-        while loss.value(W - size * step) > value - 0.25 * size * decrement and size > 1e-8:
+        residual = y - basis @ c
+        step, decrement = _newton_step(basis, residual, p)
+        largest = np.abs(residual).max()
+        noise = _rounding(basis, c, y) / max(largest, np.finfo(float).tiny)
+        if decrement <= max(tolerance, noise**2):
+            return c + step if noise < 1 else c
+        move, size = basis @ step, 1.0
+        before = ((residual / largest) ** p).sum()
+        while (((residual - size * move) / largest) ** p).sum() > before * (1 - 0.25 * size * decrement) and size > 1e-8:
             size /= 2
-        if decrement <= tolerance * value or size <= 1e-8:
-            return W
-        W = W - size * step
-    raise RuntimeError(f"Newton's method did not converge in {max_steps} steps; decrement {decrement:.1e}")
+        if size <= 1e-8:
+            return c
+        c = c + size * step
+    raise RuntimeError(f"Newton's method did not converge in {max_steps} steps; decrement {decrement:.1e} of the loss")
 
 
-def _as_array(x):
-    if isinstance(x, torch.Tensor):
+def _rounding(X, w, y):
+    """How far from 0 the entries of ``y - X @ w`` may be where they ought to be 0."""
+    return sum(X.shape) * np.finfo(float).eps * (np.abs(X) @ np.abs(w) + np.abs(y)).max()
+
+
+def _newton_step(basis, residual, p):
+    """Newton's step for the sum of p-th powers, a weighted least-squares fit, and its decrement relative to the sum."""
+    largest = np.abs(residual).max()
+    if largest == 0 or not basis.shape[1]:
+        return np.zeros(basis.shape[1]), 0.0
+    unit = residual / largest  # no power of it overflows
+    weighted, target = unit[:, None] ** (p // 2 - 1) * basis, unit ** (p // 2)
+    step = scipy.linalg.lstsq(weighted, target)[0]
+    return step * largest / (p - 1), p / (p - 1) * ((weighted @ step) @ target) / (target @ target)
+
+
+def _as_array(x, name):
+    """Data as a tensor, or as an array of exact entries where that is what they are."""
+    if isinstance(x, torch.Tensor) and not x.is_complex():
         return x if x.is_floating_point() else x.double()
+    if hasattr(x, "columns"):
+        return torch.from_numpy(data.columns(x, name))
+    if hasattr(x, "to_numpy"):  # one column of a data frame
+        return torch.from_numpy(data.columns({name: x}, "the data", [name])[:, 0])
     x = np.asarray(x)
-    return x if x.dtype == object else torch.as_tensor(x.astype(float))
+    if x.dtype.kind in "cmM":
+        raise ValueError(f"{name} is {x.dtype}; expected real numbers")
+    if x.dtype != object:
+        return torch.as_tensor(x.astype(float))
+    for index, entry in np.ndenumerate(x):
+        if not _is_exact(entry):
+            raise ValueError(f"{name}{list(index)} is {entry!r}; expected finite numbers, rationals or symbols")
+    return x
+
+
+def _kind(array):
+    return str(array.dtype) if isinstance(array, torch.Tensor) else "of exact entries"
+
+
+def _is_exact(entry):
+    """Whether an entry of an array of objects can be reckoned with: no text, truth value, gap or float that is none."""
+    if isinstance(entry, numbers.Real) and not isinstance(entry, bool | numbers.Rational):
+        return bool(np.isfinite(float(entry)))
+    return hasattr(entry, "__mul__") and not isinstance(entry, bool | str | bytes | complex)

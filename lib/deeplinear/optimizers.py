@@ -1,6 +1,7 @@
 """First-order optimisers as small in-place updates, with the settings of the frameworks they come from.
 
-``lr`` is a number, or a tensor with one rate per configuration of a batch. ``start(parameters)`` returns the state, a
+``lr`` is a number, or a list, array or tensor with one rate per configuration of a batch. ``start(parameters)``
+returns the state, a
 list of tensors with the parameters' leading axes; ``step(parameters, gradients, state)`` changes parameters and state in
 place and asks nothing of the host, so that a step can be captured in a CUDA graph. Negative or infinite settings, and
 means that never forget, raise ``ValueError``.
@@ -19,7 +20,12 @@ class _Optimizer:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            numbers = torch.as_tensor(value, dtype=torch.float64)
+            try:
+                numbers = torch.as_tensor(value, dtype=torch.float64)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(f"{field.name} is {value!r}; expected finite numbers >= 0") from error
+            if field.name != "lr" and numbers.ndim:
+                raise ValueError(f"{field.name} is {value!r}; expected one number (a rate alone may differ in a batch)")
             if not (torch.isfinite(numbers).all() and (numbers >= 0).all()):
                 raise ValueError(f"{field.name} is {value!r}; expected finite numbers >= 0")
             if field.name in ("beta1", "beta2", "rho") and (numbers >= 1).any():

@@ -8,7 +8,10 @@ depends on ``s_a``, ``s_b`` and the depth N alone. Powers of ``W W^T`` are never
 
 import numbers
 
+import numpy as np
 import torch
+
+from . import data
 
 
 def apply(W, G, depth, rank=None):
@@ -16,8 +19,9 @@ def apply(W, G, depth, rank=None):
 
     ``W``, ``G``: shape ``(..., k, d)``; ``depth`` an integer >= 1; ``rank``: how many singular values of ``W`` count as
     non-zero (default: those above rounding). A rank-deficient ``W`` known to rounding only should state its rank:
-    fractional powers turn a spurious 1e-16 into 1e-5. NaN for a ``W`` that is not finite. Raises ``ValueError`` for
-    shapes that differ or a bad depth.
+    fractional powers turn a spurious 1e-16 into 1e-5. NaN for a ``W`` that is not finite. Raises ``ValueError`` for shapes
+    that differ, a bad depth or rank, and where a derivative by ``W`` is to be recorded that the SVD does not give: at
+    singular values that are 0 or equal.
     Source: Arora, Cohen and Hazan 2018, Theorem 1; :prf:ref:`thm-end-to-end`.
     """
     return _multiply(W, G, depth, rank, lambda spectrum: spectrum)
@@ -34,12 +38,13 @@ def solve(W, Z, depth, rank=None):
 
 def _multiply(W, G, depth, rank, of):
     """``G`` with its component along each ``u_a v_b^T`` multiplied by a function ``of`` the eigenvalue there."""
-    _check(W, depth)
+    W, G, depth = data.tensor(W), data.tensor(G), _check(W, depth, rank)
     if G.shape[-2:] != W.shape[-2:]:
         raise ValueError(f"G has shape {tuple(G.shape)}; expected {tuple(W.shape)} like W")
     if W.shape[-2] > W.shape[-1]:  # lam is symmetric, so the operator commutes with transposition
         return _multiply(W.mT, G.mT, depth, rank, of).mT
     U, s, Vh = _svd(W, rank)  # U is square here, Vh spans the row space only
+    _check_differentiable(W, s)
     rotated = U.mT @ G
     inside = rotated @ Vh.mT
     across = of(_spectrum(s, torch.zeros_like(s[..., :1]), depth))  # lam_ab for v_b beyond the row space
@@ -51,7 +56,7 @@ def eigenvalues(W, depth, rank=None):
 
     Singular values are in falling order and count as 0 beyond the smaller side. :prf:ref:`thm-eigen`.
     """
-    _check(W, depth)
+    W, depth = data.tensor(W), _check(W, depth, rank)
     k, d = W.shape[-2:]
     s = _svd(W, rank)[1]
     return _spectrum(_pad(s, k), _pad(s, d), depth)
@@ -62,10 +67,11 @@ def matrix(W, depth, rank=None):
 
     ``vec`` stacks columns, so in torch it is ``G.mT.flatten()``. :prf:ref:`thm-kronecker`.
     """
-    _check(W, depth)
+    W, depth = data.tensor(W), _check(W, depth, rank)
     k, d = W.shape[-2:]
     U, s, Vh = torch.linalg.svd(W, full_matrices=True)
     s = _above_rounding(s, W, rank)
+    _check_differentiable(W, s)
     left, right = _pad(s, k), _pad(s, d)
     total = 0
     for j in range(1, depth + 1):
@@ -84,6 +90,8 @@ def _spectrum(a, b, depth):
 def _svd(W, rank):
     if min(W.shape[-2:]) == 1:  # a vector: its norm and its direction, exact and fast
         s = torch.linalg.matrix_norm(W)[..., None]
+        if rank == 0:
+            s = torch.zeros_like(s)
         direction = W / torch.where(s > 0, s, torch.ones_like(s))[..., None]
         one = torch.ones_like(s)[..., None]
         return (one, s, direction) if W.shape[-2] == 1 else (direction, s, one)
@@ -103,8 +111,22 @@ def _pad(s, length):
     return torch.nn.functional.pad(s, (0, length - s.shape[-1]))
 
 
-def _check(W, depth):
-    if W.ndim < 2:
-        raise ValueError(f"W has shape {tuple(W.shape)}; expected (..., k, d)")
+def _check(W, depth, rank):
+    """The depth as an int."""
+    if np.ndim(W) < 2:
+        raise ValueError(f"W has shape {tuple(np.shape(W))}; expected (..., k, d)")
     if isinstance(depth, bool) or not isinstance(depth, numbers.Integral) or depth < 1:
         raise ValueError(f"depth is {depth!r}; expected an integer >= 1")
+    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, numbers.Integral) or rank < 0):
+        raise ValueError(f"rank is {rank!r}; expected an integer >= 0")
+    return int(depth)
+
+
+def _check_differentiable(W, s):
+    """Automatic differentiation divides by the gaps between singular values and by the least: it must not meet a 0."""
+    if not (torch.is_grad_enabled() and W.requires_grad):
+        return
+    gaps = -torch.diff(s, dim=-1, append=torch.zeros_like(s[..., :1]))
+    if (gaps <= 8 * torch.finfo(s.dtype).eps * s[..., :1]).any():
+        raise ValueError(f"W has singular values {s.tolist()}; expected distinct ones above 0 for a derivative by W "
+                         "(W.detach() takes the value alone)")

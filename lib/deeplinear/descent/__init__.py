@@ -10,12 +10,13 @@ import dataclasses
 import functools
 import math
 import numbers
+import time
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 
-from .. import chain
+from .. import chain, data
 from ..products import has_moments
 from .batch import Batch
 from .records import Trajectory
@@ -29,7 +30,7 @@ def iterate(loss, weights, lr, steps, weight_decay=0):
     The reference for :func:`train`, and the form in which exact rationals and symbols run through the same code.
     ``loss`` needs ``gradient(W)`` only. Returns a list of ``steps + 1`` lists of layers.
     """
-    run = [list(weights)]
+    run = [[data.tensor(W) if isinstance(W, np.ndarray) and W.dtype != object else W for W in weights]]
     for _ in range(steps):
         G = chain.layer_gradients(run[-1], loss.gradient(chain.end_to_end(run[-1])))
         run.append([(1 - lr * weight_decay) * W - lr * dW for W, dW in zip(run[-1], G)])
@@ -41,14 +42,16 @@ def sharpness(loss, weights):
 
     By automatic differentiation, for networks small enough to hold the Hessian. ``weights``: one network, no batch.
     """
+    weights = [data.tensor(W) for W in weights]
     shapes, sizes = [W.shape for W in weights], [W.numel() for W in weights]
 
     def value(flat):
         layers = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes)]
         return loss.value(chain.end_to_end(layers))
 
-    flat = torch.cat([W.detach().flatten() for W in weights])
-    return torch.linalg.eigvalsh(torch.autograd.functional.hessian(value, flat))[-1].item()
+    with torch.inference_mode(False):  # under which every derivative would be 0
+        flat = torch.cat([W.detach().flatten() for W in weights])
+        return torch.linalg.eigvalsh(torch.autograd.functional.hessian(value, flat))[-1].item()
 
 
 CHECK_EVERY = 50  # steps between two looks at who has diverged
@@ -59,24 +62,27 @@ class Group:
     """Configurations that share their shapes: one loss, one depth, one optimiser, one rule; many starts and rates.
 
     ``weights``: list of N layers ``(..., n_{j+1}, n_j)``, leading axes a batch that broadcasts against the rates in
-    ``optimizer.lr``. ``rule``: ``"layers"`` moves every layer; ``"end-to-end"`` collapses the start to one matrix and
+    ``optimizer.lr``; or a :class:`Trajectory` of the same rule and kind of optimiser, to go on from its end with the
+    state of that optimiser (bit for bit, but for rounding where p = 2 lets the features be turned). ``rule``:
+    ``"layers"`` moves every layer; ``"end-to-end"`` collapses the start to one matrix and
     moves that by the end-to-end rule of the same depth (:prf:ref:`thm-end-to-end`).
     """
 
     loss: object
-    weights: list
+    weights: list | Trajectory
     optimizer: object
     rule: str = "layers"
 
 
 def train(loss, weights, optimizer, steps, record_every=1, rule="layers", keep_weights=False, batch_size=None,
-          generator=None):
+          generator=None, report=None, time_limit=None):
     """Train layers, or the end-to-end matrix by the end-to-end rule of the same depth, from the same start.
 
     ``loss``: an object with ``value_and_gradient(W)``. ``weights``, ``optimizer``, ``rule``: as in :class:`Group`.
     ``steps``: how many; the loss is recorded at steps 0, record_every, 2 record_every, ... and at the last.
     ``batch_size``: gradients from that many rows drawn afresh with ``generator`` at each step, the same for all layers.
-    Returns a :class:`Trajectory`; the input is not changed. Raises ``ValueError`` for a negative count or unknown rule.
+    ``report``, ``time_limit``: as in :func:`sweep`. Returns a :class:`Trajectory`; the input is not changed. Raises
+    ``ValueError`` for a negative count, an unknown rule, or an ``optimizer`` that is none.
     """
     rows = None
     if batch_size is not None:
@@ -84,28 +90,33 @@ def train(loss, weights, optimizer, steps, record_every=1, rule="layers", keep_w
             raise ValueError(f"batch_size is {batch_size!r}; expected 1 to {len(loss.X)}")
         rows = lambda: torch.randperm(len(loss.X), generator=generator)[:batch_size]
     group = Group(loss, weights, optimizer, rule)
-    return sweep([group], steps, record_every, keep_weights=keep_weights, rows=rows)[0]
+    return sweep([group], steps, record_every, keep_weights=keep_weights, rows=rows, report=report,
+                 time_limit=time_limit)[0]
 
 
 @torch.no_grad()
-def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoint=None, report=None):
+def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoint=None, report=None, time_limit=None):
     """Train many configurations at once; groups with the same loss object share its two products with the data.
 
     ``groups``: a list of :class:`Group`. ``record_every``: as in :func:`train`, or the increasing steps to record
     themselves (:func:`logarithmic`). A configuration whose loss is not finite or a million times its first value has
-    diverged: the step is kept, its loss is NaN from there on, and it soon leaves the batch. ``checkpoint``: a
+    diverged: the step is kept, its loss is NaN from there on, and it soon leaves the batch. (A first value below a
+    millionth of the loss at W = 0 is too near 0 to measure by; then it is a million times that loss.) ``checkpoint``: a
     :class:`deeplinear.recorded.Checkpoint`; a run that finds one goes on from it, bit for bit as if never stopped. Its
     file stays until :meth:`~deeplinear.recorded.Checkpoint.remove` is called, when the result is safe.
     ``report(steps_done)`` is called now and then; what it raises ends the run, after a checkpoint. ``rows``: a function
-    that draws the examples of each gradient (minibatches); it cannot be resumed. Returns one :class:`Trajectory` a
+    that draws the examples of each gradient (minibatches); it cannot be resumed. ``time_limit``: seconds after which the
+    run ends at the next look, every 50 steps; its last record is then its end, from which another may go on. Returns
+    one :class:`Trajectory` a
     group. On a GPU, steps are replayed as CUDA graphs.
     """
     _check_count("steps", steps, 0)
     if not groups:
         raise ValueError("groups is empty; expected at least one Group")
     record = _recorded_steps(steps, record_every)
-    for name, value in (("keep_weights", keep_weights), ("rows", rows)):
-        if value and checkpoint is not None:
+    until = math.inf if time_limit is None else time.monotonic() + time_limit
+    for name, value in (("keep_weights", keep_weights or None), ("rows", rows), ("time_limit", time_limit)):
+        if value is not None and checkpoint is not None:
             raise ValueError(f"{name} is {value!r}; expected nothing of the kind with a checkpoint")
     batches = _batches(groups, rows, keep_weights)
     saved = checkpoint.load() if checkpoint is not None else None
@@ -118,7 +129,7 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
         stops = stops[bisect.bisect_right(stops, t):]
         for i, batch in enumerate(batches):
             batch.restore(saved, f"{i}.")
-    _move(batches, t, stops, record, functools.partial(_tell, batches, checkpoint, report))
+    _move(batches, t, stops, record, functools.partial(_tell, batches, checkpoint, report), until)
     found = {id(group): trajectory for batch in batches for group, trajectory in batch.results()}
     return [found[id(group)] for group in groups]
 
@@ -140,8 +151,8 @@ def _batches(groups, rows, keep_weights):
     return [Batch(together, rows, keep_weights, rotate) for (_, rotate), together in members.items()]
 
 
-def _move(batches, t, stops, record, tell):
-    """From step ``t`` through all ``stops``, or until every configuration has diverged."""
+def _move(batches, t, stops, record, tell, until):
+    """From step ``t`` through all ``stops``, or until every configuration has diverged or the clock shows ``until``."""
     wanted = set(record)
     for stop in stops:
         for batch in batches:
@@ -159,6 +170,10 @@ def _move(batches, t, stops, record, tell):
                         batch.record(step)
                 break
             tell(t)
+            if time.monotonic() >= until:
+                for batch in batches if t not in wanted else ():
+                    batch.record(t)
+                break
 
 
 def _tell(batches, checkpoint, report, step):

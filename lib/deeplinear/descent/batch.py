@@ -9,7 +9,7 @@ from .network import Network
 from .records import Records
 from .replay import Replay
 
-EXPLODED = 1e6  # a loss this many times its first value is a divergence
+EXPLODED = 1e6  # a loss this many times its first value is a divergence, unless that value is near 0
 
 
 class Batch:
@@ -36,8 +36,18 @@ class Batch:
     def begin(self):
         self._evaluate()
         largest = torch.finfo(self.value.dtype).max  # so that an infinite loss is never within the limit
-        self.limit = torch.where(self.value > 0, EXPLODED * self.value, torch.inf).clamp(max=largest)
+        self.limit = EXPLODED * self.value
+        at_zero = self._loss_at_zero()
+        self.limit = torch.where(self.limit < at_zero, EXPLODED * at_zero, self.limit)
+        self.limit = torch.where(self.value > 0, self.limit, torch.inf).clamp(max=largest)
         self._judge()
+
+    def _loss_at_zero(self):
+        """What the loss of a start near 0 is measured by: a start that fits the data has no scale of its own."""
+        try:
+            return self.loss.value(torch.zeros_like(self._stacked()[:1])).reshape(())
+        except (ArithmeticError, RuntimeError, ValueError):  # a foreign loss need not be defined there
+            return self.value.new_zeros(())
 
     def advance(self, steps):
         """That many times: move, then evaluate where the move has led."""

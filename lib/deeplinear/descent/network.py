@@ -4,7 +4,8 @@ import dataclasses
 
 import torch
 
-from .. import chain, preconditioner
+from .. import chain, data, preconditioner
+from .records import Trajectory
 
 CACHE = 2**22  # bytes of layers that are worked on at a time
 
@@ -20,8 +21,13 @@ class Network:
     def __init__(self, group, basis):
         if group.rule not in ("layers", "end-to-end"):
             raise ValueError(f"rule is {group.rule!r}; expected 'layers' or 'end-to-end'")
-        self.depth, self.rule, self.optimizer = len(group.weights), group.rule, group.optimizer
-        parameters = list(group.weights)
+        if not (dataclasses.is_dataclass(group.optimizer) and hasattr(group.optimizer, "lr")) or \
+                isinstance(group.optimizer, type):
+            raise ValueError(f"optimizer is {group.optimizer!r}; expected an optimiser with its rate, such as dl.GD(0.1)")
+        resumed = isinstance(group.weights, Trajectory)
+        layers, before = (group.weights.weights, group.weights.state) if resumed else (group.weights, None)
+        self.depth, self.rule, self.optimizer = before.depth if before else len(layers), group.rule, group.optimizer
+        parameters = [data.tensor(W) for W in layers]
         W = chain.end_to_end(parameters)
         group.loss.value(W)  # a start that does not fit the data says so here
         if self.rule == "end-to-end":
@@ -37,9 +43,28 @@ class Network:
             memory_format=torch.contiguous_format) for P in parameters]
         self.optimizer = dataclasses.replace(self.optimizer, lr=rates.expand(self.shape).reshape(-1).clone())
         self.state = self.optimizer.start(self.parameters)
+        if before is not None:
+            self._go_on_from(before)
         self.total = len(self.parameters[0])
         self.kept = torch.arange(self.total, device=W.device)
         self.restart()
+
+    def _go_on_from(self, before):
+        """Take up the state of the optimiser at the end of another run."""
+        kind = type(self.optimizer).__name__
+        if (before.optimizer, before.rule) != (kind, self.rule):
+            raise ValueError(f"the trajectory is one of {before.optimizer} on {before.rule!r}; expected the same to go on, "
+                             f"not {kind} on {self.rule!r} (its weights alone start another)")
+        for i, S in enumerate(before.tensors):
+            if self.basis is not None and i % len(self.parameters) == 0:
+                S = S @ self.basis
+            self.state[i] = S.expand(self.shape + S.shape[-2:]).reshape(-1, *S.shape[-2:]).clone()
+
+    def optimizer_state(self):
+        """The state of the optimiser in the coordinates of the data."""
+        if self.basis is None:
+            return self.state
+        return [S if i % len(self.parameters) else S @ self.basis.mT for i, S in enumerate(self.state)]
 
     def restart(self):
         """Take up changed parameters: their end-to-end matrices ``W`` and the parts in which a step is taken."""

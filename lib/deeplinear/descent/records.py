@@ -9,13 +9,25 @@ from .. import chain
 
 
 @dataclasses.dataclass(frozen=True)
+class State:
+    """Where the optimiser of a trajectory stood at its end: the names of its class and of the rule, the depth of the
+    network, and its ``tensors``, batched like the weights."""
+
+    optimizer: str
+    rule: str
+    depth: int
+    tensors: list
+
+
+@dataclasses.dataclass(frozen=True)
 class Trajectory:
     """A training run, or a batch of them.
 
     ``steps``: the recorded steps, shape (T,). ``loss``: the loss there, shape (T, ...), NaN from a divergence on.
     ``weights``: the final layers (one matrix under the end-to-end rule), NaN for a diverged run. ``diverged_at``: the
     step at which a run was stopped because its loss was not finite or had grown a million times, -1 where it was not,
-    shape (...). ``history``: with ``keep_weights``, a list with one array ``(T, ..., n_{j+1}, n_j)`` a layer.
+    shape (...). ``history``: with ``keep_weights``, a list with one array ``(T, ..., n_{j+1}, n_j)`` a layer. ``state``:
+    what another run needs besides the weights to go on from the end.
     """
 
     steps: torch.Tensor
@@ -23,6 +35,7 @@ class Trajectory:
     weights: list
     diverged_at: torch.Tensor
     history: list | None = None
+    state: State | None = None
 
     def steps_to(self, level):
         """The first recorded step at which the loss is at most ``level``, shape (...); infinity where it never is."""
@@ -74,15 +87,19 @@ class Records:
         end, shape = len(self.steps), network.shape
         if (diverged >= 0).all():  # nothing to tell after the last one has gone
             end = min(end, bisect.bisect_left(self.steps, int(diverged.max())) + 1)
-        weights = []
-        for P in network.weights():
-            full = P.new_full((network.total, *P.shape[1:]), torch.nan)
-            full[network.kept] = P
-            full[diverged >= 0] = torch.nan
-            weights.append(full.reshape(shape + P.shape[1:]))
+
+        def full(P):  # those that have gone among the others
+            whole = P.new_full((network.total, *P.shape[1:]), torch.nan)
+            whole[network.kept] = P
+            whole[diverged >= 0] = torch.nan
+            return whole.reshape(shape + P.shape[1:])
+
+        state = State(type(network.optimizer).__name__, network.rule, network.depth,
+                      [full(S) for S in network.optimizer_state()])
         history = None
         if self.keep_weights:
             history = [torch.stack(layer).reshape(-1, *shape, *layer[0].shape[1:])
                        for layer in zip(*(row[index] for row in self.history[:end]))]
         steps = torch.tensor(self.steps[:end], dtype=torch.long)
-        return Trajectory(steps, loss[:end].reshape(-1, *shape), weights, diverged.reshape(shape), history)
+        return Trajectory(steps, loss[:end].reshape(-1, *shape), [full(P) for P in network.weights()],
+                          diverged.reshape(shape), history, state)

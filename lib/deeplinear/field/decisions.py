@@ -8,19 +8,23 @@ import sympy as sp
 import torch
 from flint import fmpq
 
-from .. import exact
+from .. import data, exact
 from .derivatives import check_depth
 
 
 @dataclasses.dataclass(frozen=True)
 class Potential:
-    """A function with the gradient F: ``expression`` in the SymPy ``symbols``; call it on ``W`` of shape (..., 1, d)."""
+    """A function with the gradient F: ``expression`` in the SymPy ``symbols``; call it on ``W`` of shape (..., k, d)."""
 
     expression: sp.Expr
     symbols: tuple
 
     def __call__(self, W):
-        entries = [W[..., 0, i].numpy() for i in range(len(self.symbols))]
+        W = data.tensor(W)
+        if not W.is_floating_point() or W.shape[-2:].numel() != len(self.symbols):
+            raise ValueError(f"W is {W.dtype} of shape {tuple(W.shape)}; expected floating-point numbers, "
+                             f"{len(self.symbols)} in the last two axes")
+        entries = W.flatten(-2).movedim(-1, 0).numpy()
         values = sp.lambdify(self.symbols, self.expression, "numpy")(*entries)
         return torch.as_tensor(np.broadcast_to(values, W.shape[:-2]).copy(), dtype=W.dtype)
 
@@ -79,6 +83,7 @@ def obstruction(loss, W):
     """
     if loss.shape[0] != 1:
         raise ValueError(f"the loss has shape {tuple(loss.shape)}; expected one output")
+    W = data.tensor(W)
     norm = torch.linalg.matrix_norm(W)[..., None, None]
     if not (norm > 0).all():
         raise ValueError("W is 0; expected a direction")

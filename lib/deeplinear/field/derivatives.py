@@ -2,11 +2,12 @@
 
 import torch
 
-from .. import exact, preconditioner
+from .. import data, exact, preconditioner
 
 
 def vector_field(loss, W, depth):
     """``F_N(W)``: shape ``(..., k, d)`` like ``W``. :prf:ref:`def-field`, :prf:ref:`cor-single-output`."""
+    W = data.tensor(W)
     return field_at(loss.gradient(W), W, float(check_depth(depth, loss)))
 
 
@@ -19,10 +20,10 @@ def curl(loss, W, depth):
     :prf:ref:`lem-curl`.
     """
     N = float(check_depth(depth, loss))
-    k, d = loss.shape
+    W, (k, d) = data.tensor(W), loss.shape
+    G = loss.gradient(W)
     if (torch.linalg.matrix_rank(W) < min(k, d)).any():
         raise ValueError("W is 0 or rank deficient; expected full rank, where the field is differentiable")
-    G = loss.gradient(W)
     if 1 in (k, d):
         w, g, Hw = W.flatten(-2), G.flatten(-2), loss.hessian_product(W, W).flatten(-2)
         size = torch.linalg.vector_norm(w, dim=-1)[..., None, None] ** (-2 / N)

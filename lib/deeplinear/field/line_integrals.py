@@ -5,7 +5,7 @@ import math
 
 import sympy as sp
 import torch
-from flint import acb, arb, ctx
+from flint import acb, arb
 
 from .. import exact
 from .curves import angle_of, axes, check_curve, device_of, quadrature, unit
@@ -52,7 +52,7 @@ def line_integral(loss, depth, r, R, method="closed-form", directions=None, bits
     first, second, u0 = axes(loss, directions)
     if method == "quadrature":
         return _by_quadrature(loss, N, r, R, first, second, u0)
-    with ctx.workprec(bits):
+    with exact.precision(bits):
         basis, turn = [unit(first), unit(second)], angle_of(u0, first, second)
         if method == "certified":
             return Enclosure(_in_balls(exact.restrict(loss, basis), N, r, R, turn))
@@ -68,7 +68,7 @@ def green(loss, depth, r, R, directions=None, bits=53):
     """
     N, r, R = check_curve(loss, depth, r, R, "certified")
     first, second, u0 = axes(loss, directions)
-    with ctx.workprec(bits):
+    with exact.precision(bits):
         P, turn = exact.restrict(loss, [unit(first), unit(second)]), angle_of(u0, first, second)
         Px, Py = exact.differentiate(P, 0), exact.differentiate(P, 1)
         hessian = [[exact.differentiate(Q, i) for i in (0, 1)] for Q in (Px, Py)]
@@ -119,7 +119,8 @@ def symbolic(depth=None):
 def _by_quadrature(loss, N, r, R, first, second, u0):
     e, f = (torch.tensor([float(x) for x in v], dtype=torch.float64, device=device_of(loss)) for v in (first, second))
     e, f = e / e.norm(), f / f.norm()
-    turn, N, r, R = map(float, (angle_of(u0, first, second), N, r, R))
+    with exact.precision(53):
+        turn, N, r, R = map(float, (angle_of(u0, first, second), N, r, R))
 
     def along(position, velocity):
         def integrand(t):

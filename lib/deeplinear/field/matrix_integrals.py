@@ -3,7 +3,7 @@
 import math
 
 import torch
-from flint import acb, arb, ctx, fmpq
+from flint import acb, arb, fmpq
 
 from .. import exact, preconditioner
 from .curves import check_curve, device_of, quadrature
@@ -24,7 +24,7 @@ def matrix_line_integral(loss, depth, r, R, sigma=0.5, angle=1, method="closed-f
     if method == "quadrature":
         return _matrix_by_quadrature(loss, N, r, R, sigma, angle)
     k, d = loss.shape
-    with ctx.workprec(bits):
+    with exact.precision(bits):
         block = exact.restrict(loss, [[arb(int((a, b) == (i, j))) for a in range(k) for b in range(d)]
                                  for i in (0, 1) for j in (0, 1)])
         if method == "certified":
