@@ -9,9 +9,6 @@ import torch
 from . import data, recorded, shards
 from .experiments import EXPERIMENTS
 
-HERE = Path(__file__).parent
-NUMERICS = ("data.py", "losses.py", "chain.py", "preconditioner.py", "optimizers.py", "products.py", "descent.py")
-
 
 def main(arguments=None):
     """Run the command line; returns the exit status: 0, 1 for an error that it names, 130 when interrupted."""
@@ -48,11 +45,6 @@ def main(arguments=None):
         return 1
 
 
-def sources(module):
-    """The files whose code settles the result of an experiment."""
-    return [Path(module.__file__), *(HERE / name for name in getattr(module, "NUMERICS", NUMERICS))]
-
-
 def _run(options):
     if options.dask is not None and options.workers is not None:
         raise ValueError("--workers counts local processes and --dask has its own; expected one of them")
@@ -66,7 +58,7 @@ def _record(module, device, options):
     config = module.SCALES[options.scale]
     torch.set_num_threads(1)  # here and in every worker: more threads a process only wait for each other
     dataset = module.origin_of_data(config) if hasattr(module, "origin_of_data") else data.load(config.dataset)
-    origin = recorded.origin(sources(module))
+    origin = recorded.origin(module.__file__)
     inputs = f"{origin['source_sha256']} {dataset.sha256} torch {torch.__version__}"
     work = shards.Work(module.__name__, config, device, inputs, Path(options.out))
     jobs = module.jobs(config, device)

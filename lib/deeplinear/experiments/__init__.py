@@ -4,8 +4,8 @@ A module offers ``NAME``, ``SUMMARY`` (one line), a frozen dataclass ``Config``,
 which differ in numbers only) and three functions: ``jobs(config, device)``, a list of dicts, each with its ``"size"`` in
 config-steps; ``run_job(config, job, device, checkpoint, report)``, a dict of arrays; ``collect(config, jobs, results)``,
 the metrics, the summary and the arrays of the record. A module whose data are made from seeds also offers
-``origin_of_data(config)``, a data set with a name and a digest; one whose result other library files settle than those
-of ``__main__.NUMERICS`` names them in a ``NUMERICS`` of its own.
+``origin_of_data(config)``, a data set with a name and a digest. What it imports from this package settles its result
+(:mod:`deeplinear.sources`).
 """
 
 from . import (l4_tries, layers_and_rule, mnist_balance, mnist_convnet, mnist_tutorial, phase_diagram,

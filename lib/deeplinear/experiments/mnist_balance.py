@@ -13,7 +13,6 @@ from .. import chain, convnet, data, descent, homogeneous
 
 NAME = "mnist-balance"
 SUMMARY = "balance of every channel of the MNIST ConvNet over training, by SGD and with momentum (paper B, Theorem 2.3)"
-NUMERICS = ("data.py", "chain.py", "convnet.py", "descent.py", "homogeneous.py")
 VALIDATION = 5000  # the first images, as in the tutorial
 
 

@@ -12,7 +12,6 @@ from .. import chain, convnet, data
 
 NAME = "mnist-convnet"
 SUMMARY = "the MNIST ConvNet, original and with redundant linear layers, two nets, controls (paper A, Figure 5 right)"
-NUMERICS = ("data.py", "chain.py", "convnet.py")
 VALIDATION = 5000  # the first images, as in the tutorial
 
 

@@ -14,7 +14,6 @@ from .. import chain, data, descent
 
 NAME = "relu-balance"
 SUMMARY = "squared norms of the layers of a ReLU net from balanced and unbalanced starts (paper B, Figure 2)"
-NUMERICS = ("chain.py", "descent.py")
 
 
 @dataclasses.dataclass(frozen=True)
