@@ -144,12 +144,43 @@ def test_parts_of_a_grid_are_put_back_in_their_places(monkeypatch):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_quick_scale_of_every_experiment(name, tmp_path):
+def test_quick_scale_of_every_experiment(name, tmp_path, monkeypatch, capsys):
     assert main(["run", name, "--workers", "1", "--out", str(tmp_path)]) == 0
     record = recorded.load(name, config=EXPERIMENTS[name].SCALES["quick"], folder=tmp_path)
     assert record.provenance["scale"] == "quick" and record.metrics and record.summary
     quick, full = (dataclasses.asdict(EXPERIMENTS[name].SCALES[scale]) for scale in ("quick", "full"))
     assert quick.keys() == full.keys() and [p.suffix for p in sorted(tmp_path.iterdir())] == [".npz", ".json"]
+    verify_and_refuse(EXPERIMENTS[name], tmp_path, monkeypatch, capsys)
+
+
+def verify_and_refuse(module, folder, monkeypatch, capsys):
+    """One job of a fresh record is as recorded; were any of its numbers a thousandth larger, it would be refused."""
+    assert main(["verify", module.NAME, "--out", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "bit for bit as recorded" in said or "mnist" in module.NAME and "e-08 from the record\n" in said, said
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    jobs, run_job, results = module.jobs(module.SCALES["quick"], "cpu"), module.run_job, {}
+
+    def larger(config, job, *rest):
+        if key not in results:
+            results[key] = run_job(config, job, *rest)
+        return {**results[key], key: results[key][key] * 1.002}
+
+    index = min(range(len(jobs)), key=lambda i: jobs[i]["size"])
+    results = dict.fromkeys(COMPARED[module.NAME], run_job(module.SCALES["quick"], jobs[index], "cpu"))
+    monkeypatch.setattr(module, "run_job", larger)
+    for key in COMPARED[module.NAME]:
+        assert main(["verify", module.NAME, "--out", str(folder)]) == 1, key
+        assert "The source has changed what it computes: run it again" in capsys.readouterr().err, key
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+COMPARED = {  # every array of a job that the record keeps something of
+    "layers-and-rule": ("depth 2 width 1 layers", "depth 2 width 3 end-to-end"), "l4-tries": ("gaps",),
+    "regression-depth": ("depth 1 loss", "depth 2 loss", "depth 3 loss"),
+    "regression-models": ("gd depth 1", "gd depth 4 identity", "adam-tensorflow1 depth 2"),
+    "phase-diagram": ("steps_to_goal",), "two-scales": ("steps_to_goal",), "mnist-convnet": ("data", "penalty"),
+    "mnist-tutorial": ("data", "penalty"), "mnist-balance": ("start", "drift", "moved"), "relu-balance": ("squares",)}
 
 
 RECORDS = sorted(dl.data.book_folder("results").glob("*.json"))
@@ -162,10 +193,9 @@ def test_committed_records_are_full_scale_and_readable(path):
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
-def test_records_older_than_their_source_are_listed(path):
-    """Not an error, since a record stays true to its commit; but the list of the skipped says what to run again."""
-    made = recorded.load(path.stem, quiet=True).provenance["source_sha256"]
+def test_every_record_stands_for_todays_source(path):
+    """Made with it, or one of its jobs run again with it and found the same; both from a commit."""
+    record = recorded.load(path.stem, quiet=True)
     now = sources.digest(EXPERIMENTS[path.stem].__file__)
-    if made != now:
-        pytest.skip(f"{path.stem} was recorded with other source ({made[:8]}, now {now[:8]}): "
-                    f"python -m deeplinear run {path.stem} --scale full --out book/results")
+    assert record.stands_for(now), f"source is now {now[:8]}: python -m deeplinear verify {path.stem}, or run it again"
+    assert not record.provenance.get("verified", {}).get("dirty")

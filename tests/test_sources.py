@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import deeplinear as dl
 from deeplinear import sources
 from deeplinear.experiments import EXPERIMENTS
 
@@ -61,6 +60,15 @@ def test_a_moved_function_changes_the_digest_and_its_new_file_is_followed(packag
     moved = digest(package)
     (package / "products.py").write_text(FILES["chain.py"].replace("3", "4"))
     assert digest(package) != moved
+
+
+def test_experiments_follow_their_numerics_and_not_what_carries_results():
+    carriers = {"recorded.py", "storage.py", "provenance.py", "shards.py", "verification.py", "__main__.py", "__init__.py",
+                "plots.py", "ledger.py", "checks.py", "sources.py"}
+    for name, module in EXPERIMENTS.items():
+        names = {path.name for path in sources.followed(module.__file__)}
+        assert {Path(module.__file__).name, "data.py", "chain.py"} <= names and not names & carriers, name
+    assert {"convnet.py", "homogeneous.py"} <= {path.name for path in sources.followed(EXPERIMENTS["mnist-balance"].__file__)}
 
 
 def test_a_module_that_became_a_folder_is_followed(package):

@@ -1,5 +1,7 @@
 """Named data sets as tensors: bundled, read from a folder, or downloaded with a checksum."""
 
+import contextlib
+import contextvars
 import dataclasses
 import difflib
 import gzip
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 
 FOLDER_VARIABLE = "DEEPLINEAR_DATA"
+_SHAKE = contextvars.ContextVar("shake", default=0.0)
 
 # The 35 nominal ethanol concentrations in ppm. The public copy of the data carries a monotone transform of them.
 ETHANOL_PPM = (2.5, 5, 10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100, 110, 120, 125, 130, 140, 150, 160, 170, 175,
@@ -79,8 +82,29 @@ def load(name, download=True):
     X, y = torch.from_numpy(X.copy()), torch.from_numpy(y.copy())
     about = chosen.unit, ",".join(digests), chosen.source
     if y.is_floating_point():
-        return Dataset(name, _standardise(X), _standardise(y), y.mean().item(), y.std(correction=0).item(), *about)
-    return Dataset(name, (X.float() - 127.5) / 255, y, 0.0, 1.0, *about)
+        return Dataset(name, shake(_standardise(X)), _standardise(y), y.mean().item(), y.std(correction=0).item(), *about)
+    return Dataset(name, shake((X.float() - 127.5) / 255), y, 0.0, 1.0, *about)
+
+
+@contextlib.contextmanager
+def shaken(relative):
+    """Within it, each entry of the features of every data set is moved by a normal share of it, ``relative`` on average.
+
+    For asking what a number owes to rounding; the same shares every time.
+    """
+    before = _SHAKE.set(relative)
+    try:
+        yield
+    finally:
+        _SHAKE.reset(before)
+
+
+def shake(X):
+    """``X`` itself, and what :func:`shaken` says of it within that: for data that an experiment makes."""
+    if not _SHAKE.get():
+        return X
+    noise = torch.randn(X.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (X.double() * (1 + _SHAKE.get() * noise)).to(X.dtype)
 
 
 def named(kind, name, choices):

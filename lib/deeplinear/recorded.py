@@ -21,8 +21,8 @@ from . import data, storage
 from .provenance import device_name, origin, versions
 from .storage import Checkpoint, RecordError, held, read_arrays, write_arrays
 
-__all__ = ["Checkpoint", "Record", "RecordError", "benchmark", "device_name", "held", "load", "origin", "read_arrays",
-           "verified", "write", "write_arrays"]
+__all__ = ["Checkpoint", "Record", "RecordError", "benchmark", "device_name", "enter", "held", "load", "origin",
+           "read_arrays", "write", "write_arrays"]
 
 SCHEMA = 1
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -43,8 +43,12 @@ class _Verified(TypedDict):
     commit: str
     dirty: bool
     date: str
+    versions: dict[str, str]
+    device: str
     job: dict
     distance: float
+    moved: float
+    telling: float
 
 
 class _Provenance(TypedDict):
@@ -137,15 +141,14 @@ def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, dev
     return folder / f"{name}.json"
 
 
-def verified(name, folder, entry):
+def enter(name, folder, verified):
     """Enter into the provenance of the record ``name`` that one of its jobs was run again; the arrays stay untouched.
 
-    ``entry``: the digest of the source (``source_sha256``), ``commit``, ``dirty``, ``date``, the ``job`` and the
-    ``distance`` of its numbers from those recorded. Returns the path of the JSON.
+    ``verified``: what :func:`deeplinear.verification.verify` found. Returns the path of the JSON.
     """
     path = Path(folder) / f"{name}.json"
     content = _read(path, f"Make it with: python -m deeplinear run {name} --scale full --out {shlex.quote(str(folder))}")
-    content["provenance"]["verified"] = msgspec.convert(entry, _Verified)
+    content["provenance"]["verified"] = msgspec.convert(verified, _Verified)
     _write_json(path, content)
     return path
 
