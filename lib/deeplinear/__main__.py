@@ -42,7 +42,7 @@ def main(arguments=None):
         way = "goes on from the last checkpoint" if options.command == "run" else "starts again"
         print(f"interrupted; the same command {way}", file=sys.stderr)
         return 130
-    except (data.DataUnavailable, recorded.RecordError, shards.WorkerDied, ValueError) as error:
+    except (data.DataUnavailable, recorded.RecordError, shards.JobFailed, shards.WorkerDied, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (OSError, MemoryError) as error:

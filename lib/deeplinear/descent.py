@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from . import chain, preconditioner
+from .fingerprint import fingerprint
 from .products import Plain, eigenbasis, has_moments, products
 
 
@@ -148,6 +149,8 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
         batches.setdefault((id(group.loss), rotate), []).append(group)
     batches = [_Batch(members, rows, keep_weights, rotate) for (_, rotate), members in batches.items()]
     t = 0
+    if checkpoint is not None:
+        checkpoint = checkpoint.of(fingerprint(groups, record, steps))
     saved = checkpoint.load() if checkpoint is not None else None
     if saved is not None:
         t = int(saved["step"])

@@ -46,12 +46,17 @@ class Checkpoint:
     """The file of an unfinished run: written whole or not at all, read back only by the same run.
 
     ``run``: a text that names the run and everything its result depends on. ``seconds``: the least time between two
-    savings on the way. :meth:`load` raises :class:`RecordError` for the file of another run, or a damaged one.
+    savings on the way. ``settings``: a digest of what the run starts from, which :meth:`of` adds. :meth:`load` raises
+    :class:`RecordError` for the file of another run or of other settings, or a damaged one.
     """
 
-    def __init__(self, path, run, seconds=60.0):
-        self.path, self.run, self.seconds = Path(path), run, seconds
+    def __init__(self, path, run, seconds=60.0, settings=None):
+        self.path, self.run, self.seconds, self.settings = Path(path), run, seconds, settings
         self.saved = time.monotonic()
+
+    def of(self, settings):
+        """The same file, for a run that starts from these settings only."""
+        return Checkpoint(self.path, self.run, self.seconds, settings)
 
     def load(self):
         """The saved arrays by name, or None where nothing was saved."""
@@ -61,10 +66,15 @@ class Checkpoint:
         found = str(arrays.pop("run", "another run"))
         if found != self.run:
             raise RecordError(f"{self.path} belongs to {found}; expected {self.run}. Remove it to start again")
+        settings = str(arrays.pop("settings", None))
+        if self.settings not in (None, settings):
+            raise RecordError(f"{self.path} belongs to {self.run} with other starts, data, rates or steps (their digest is "
+                              f"{settings}; expected {self.settings}). Remove it to start again")
         return arrays
 
     def save(self, arrays):
-        write_arrays(self.path, {"run": np.array(self.run), **arrays})
+        settings = {} if self.settings is None else {"settings": np.array(self.settings)}
+        write_arrays(self.path, {"run": np.array(self.run), **settings, **arrays})
         self.saved = time.monotonic()
 
     def save_now_and_then(self, make):
