@@ -1,6 +1,9 @@
 import dataclasses
+import hashlib
 import json
+import operator
 import os
+import re
 
 import numpy as np
 import pytest
@@ -86,6 +89,89 @@ def test_bad_records_are_refused(tmp_path):
     path.write_text("{")
     with pytest.raises(recorded.RecordError, match="is not a readable record"):
         recorded.load("trial", folder=tmp_path)
+
+
+def without(*names):
+    def damage(content):
+        for name in names[:-1]:
+            content = content[name]
+        del content[names[-1]]
+    return damage
+
+
+@pytest.mark.parametrize("damage", [
+    without("metrics"), without("summary"), without("config"), without("config", "seeds"), without("config", "dtype"),
+    without("provenance"), without("provenance", "scale"), without("provenance", "dataset"), without("provenance", "finished"),
+    without("provenance", "dataset", "name"), without("provenance", "commit"), without("provenance", "source_sha256"),
+    lambda c: c.update(config=None), lambda c: c.update(metrics={}), lambda c: c.update(metrics=[1]), lambda c: c.update(summary=[]),
+    lambda c: c["config"].update(seeds=3), lambda c: c["provenance"].update(scale="huge"), lambda c: c["provenance"].update(finished=7),
+    lambda c: c["provenance"].update(arrays_sha256="../x"), lambda c: c["provenance"].update(arrays_sha256=None),
+    lambda c: c["provenance"].update(verified=1), lambda c: c["provenance"].update(verified={"source_sha256": "0" * 64}),
+    lambda c: c.update(name=None), without("schema"), lambda c: c.update(schema="1"), lambda c: c.update(schema=None)], ids=range(27))
+def test_a_record_of_another_make_is_refused(tmp_path, damage):
+    path = write(tmp_path)
+    content = json.loads(path.read_text())
+    damage(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(recorded.RecordError, match="(is not a readable record|has schema) .*Make it with: python -m"):
+        recorded.load("trial", folder=tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "null", "1", '"x"', '{"schema": NaN}', "{}{}", "\ufeff{}"])
+def test_json_that_is_no_record_is_refused(tmp_path, text):
+    write(tmp_path).write_text(text)
+    with pytest.raises(recorded.RecordError, match="Make it with: python -m"):
+        recorded.load("trial", folder=tmp_path)
+
+
+@pytest.mark.parametrize("content", [
+    np.array([{}], dtype=object), np.array(["a"]), np.arange(3.0).astype(">f8"), np.array(["2020-01-01"], dtype="datetime64[D]"),
+    np.zeros(2, dtype=[("a", float)]), b"", b"PK\x03\x04", b"\x93NUMPY"], ids=range(8))
+def test_arrays_that_are_none_are_refused(tmp_path, content):
+    """With a digest that fits: somebody wrote them so."""
+    path = write(tmp_path)
+    if not isinstance(content, bytes):
+        np.savez(tmp_path / "odd.npz", a=content)
+        content = (tmp_path / "odd.npz").read_bytes()
+    record = json.loads(path.read_text())
+    record["provenance"]["arrays_sha256"] = sha256 = hashlib.sha256(content).hexdigest()
+    path.write_text(json.dumps(record))
+    (tmp_path / f"trial.{sha256[:12]}.npz").write_bytes(content)
+    with pytest.raises(recorded.RecordError, match="holds other things than arrays of numbers .*Make it with: python -m"):
+        recorded.load("trial", folder=tmp_path)
+
+
+def test_a_damaged_benchmark_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(dl.data, "book_folder", lambda name: tmp_path)
+    for text in ("[]", "{", '{"date": 3}', '{"date": "2026"}'):
+        (tmp_path / "cpu.json").write_text(text)
+        with pytest.raises(recorded.RecordError, match="is not a readable record .*Make it with: make bench"):
+            recorded.benchmark()
+
+
+def test_the_command_of_a_record_reads_the_same_in_every_locale(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["x", "run", "--out", os.fsdecode(b"\xc3\xa9"), "\udcff"])
+    command = recorded.origin(recorded.__file__)["command"]
+    assert command.startswith("python -m deeplinear run --out") and "\ufffd" in command and command.encode()
+
+
+@pytest.mark.parametrize("error, said", [
+    (OSError(38, "Function not implemented"), "lies on a file system without locks"),
+    (OSError(37, "No locks available"), "lies on a file system without locks"),
+    (OSError(30, "Read-only file system"), "cannot write to")])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, error, said):
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(recorded.RecordError, match=f"{said}.*name .*with --out"):
+        with recorded.held("trial", tmp_path):
+            pass
+
+
+def test_everything_the_library_page_names_is_there():
+    page = (dl.data.book_folder("").parent / "book" / "api.md").read_text(encoding="utf-8")
+    for module, options in re.findall(r"\.\. automodule:: deeplinear\.([\w.]+)\n((?:   :.*\n)*)", page):
+        found = operator.attrgetter(module)(dl)
+        for name in re.findall(r"\w+", options.partition(":members:")[2]):
+            assert hasattr(found, name), f"{module}.{name}"
 
 
 def test_command_line(tmp_path, capsys):

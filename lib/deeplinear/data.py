@@ -73,9 +73,7 @@ def load(name, download=True):
     chosen = named("data set", name, SETS)
     contents, digests = [], []
     for alternatives in chosen.parts:
-        file, path = _find(alternatives, chosen.source, download)
-        content = path.read_bytes()
-        _check_digest(path, content, file.sha256)
+        file, content = _find(alternatives, chosen.source, download)
         contents.append(content)
         digests.append(file.sha256)
     X, y = chosen.read(*contents)
@@ -122,34 +120,56 @@ def book_folder(name):
 
 
 def _find(alternatives, source, download):
-    """The first of the files that is somewhere, with its path."""
+    """The first of the files that is somewhere and is what it should be, with its content."""
     if alternatives[0].url is None:
-        return alternatives[0], book_folder("data") / alternatives[0].name
+        path = book_folder("data") / alternatives[0].name
+        content, fault = _content(path, alternatives[0])
+        if fault:
+            raise DataUnavailable(fault)
+        return alternatives[0], content
     import pooch  # here, since it wants a notebook's progress bar as soon as it is imported
 
     looked = []
-    folder, cache = os.environ.get(FOLDER_VARIABLE), Path(pooch.os_cache("deeplinear"))
+    folder, cache = os.environ.get(FOLDER_VARIABLE, "").strip(), Path(pooch.os_cache("deeplinear"))
     if not folder:
         looked.append(f"the folder in the environment variable {FOLDER_VARIABLE} (not set)")
-    for place in ([Path(folder)] if folder else []) + [cache]:
+    for place in ([_expanded(folder)] if folder else []) + [cache]:
         for file in alternatives:
-            if (place / file.name).is_file():
-                return file, place / file.name
-            looked.append(str(place / file.name))
+            content, fault = _content(place / file.name, file)
+            if not fault:
+                return file, content
+            looked.append(fault)
     file = alternatives[0]
     if download:
         try:
-            return file, Path(pooch.retrieve(file.url, known_hash=f"sha256:{file.sha256}", fname=file.name, path=cache))
+            return file, Path(pooch.retrieve(file.url, known_hash=f"sha256:{file.sha256}", fname=file.name,
+                                             path=cache)).read_bytes()
         except Exception as error:  # no network, a changed file, a read-only cache: one answer for the reader
             looked.append(f"{file.url} ({type(error).__name__}: {error})")
     raise DataUnavailable(f"{file.name} ({source}) was not found. Looked at:\n  " + "\n  ".join(looked)
                           + f"\nPut the file in a folder and name that folder in {FOLDER_VARIABLE}.")
 
 
-def _check_digest(path, content, expected):
+def _expanded(folder):
+    """A folder that may start with ~ or hold $VARIABLES, which a shell leaves as they are inside quotes."""
+    try:
+        return Path(os.path.expandvars(folder)).expanduser()
+    except RuntimeError as error:  # no such user, or no home
+        raise DataUnavailable(f"{FOLDER_VARIABLE} is {folder!r}: {error}") from error
+
+
+def _content(path, file):
+    """The bytes at ``path``, and None; or None and why they are not the file's."""
+    if not path.is_file():
+        return None, str(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return None, f"{path} cannot be read ({error})"
     found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise DataUnavailable(f"{path} has SHA-256 {found}; expected {expected}. The file is not used.")
+    if found != file.sha256:
+        return None, f"{path} has SHA-256 {found}; expected {file.sha256}. The file is not used"
+    return content, None
 
 
 def _standardise(a):

@@ -68,6 +68,7 @@ class _Provenance(TypedDict):
 class _Content(msgspec.Struct):
     """What every record must hold; what else it holds is kept as it is."""
 
+    schema: int
     name: str
     config: _Config
     metrics: list[dict]

@@ -6,6 +6,7 @@ record is written; the digest covers the configuration, the device, and ``inputs
 versions, so nothing stale is ever taken up.
 """
 
+import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -28,6 +29,7 @@ from tqdm import tqdm
 from . import data, recorded
 
 
+CONNECT = 10  # seconds for a scheduler to answer
 GRACE = 20  # seconds that a worker whose command was killed has to save a checkpoint
 
 
@@ -224,11 +226,16 @@ def _in_worker(work, index):
 def _on_dask(work, waiting, address, done, show):
     try:
         from distributed import Client, KilledWorker, as_completed
+        from distributed.comm import CommClosedError
     except ModuleNotFoundError as error:
         raise ValueError("dask was asked for and is not installed; pip install 'deeplinear[cluster]'") from error
 
-    with Client(address) as client:
-        resources = {"GPU": 1} if work.device == "cuda" else None
+    resources = {"GPU": 1} if work.device == "cuda" else None
+    with _answering(Client, address) as client:
+        workers = client.scheduler_info()["workers"].values()
+        if not any(worker.get("resources", {}).get("GPU", 0) >= 1 if resources else True for worker in workers):
+            print(f"the scheduler at {address} has no worker{' with the resource GPU' if resources else ''} yet; waiting "
+                  "for one (Ctrl-C ends this)", file=sys.stderr)
         futures = {client.submit(run_job, work, index, key=f"{work.name}-{work.digest[:12]}-{index}",
                                  resources=resources): index for index in waiting}
         try:
@@ -239,6 +246,17 @@ def _on_dask(work, waiting, address, done, show):
                 future.release()
         except KilledWorker as error:
             raise WorkerDied(f"{error}; finished jobs are kept in {work.folder}") from error
+        except (concurrent.futures.CancelledError, asyncio.CancelledError, CommClosedError) as error:
+            raise WorkerDied(f"the scheduler at {address} was lost; finished jobs are kept in {work.folder}. The same "
+                             "command goes on from there") from error
+
+
+def _answering(Client, address):
+    """A client of the scheduler; ``ValueError`` where none answers."""
+    try:
+        return Client(address, timeout=CONNECT)
+    except (OSError, ValueError) as error:  # a time-out is one
+        raise ValueError(f"no Dask scheduler answers at {address!r} ({type(error).__name__}: {error})") from error
 
 
 def _ask(stop):
