@@ -216,6 +216,47 @@ def test_a_cluster_survives_the_loss_of_a_worker(tmp_path, alone):
     assert all(starts.count(name[4:-4]) == 1 for name in kept) and len(kept) >= 2
 
 
+def test_a_scheduler_that_is_lost_or_absent_is_named(tmp_path, monkeypatch):
+    """One line each; what was finished is kept."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(shards, "CONNECT", 1)
+    with pytest.raises(ValueError, match="no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
+        run(work(tmp_path), dask="tcp://127.0.0.1:1")
+    mine = work(tmp_path, pause=0.1)
+    script = ("import distributed, time, sys\nif __name__ == '__main__':\n"
+              "    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,\n"
+              "                                       protocol='tcp://')\n    print(cluster.scheduler_address, flush=True)\n"
+              "    time.sleep(600)\n")
+    (tmp_path / "cluster.py").write_text(script)
+    with subprocess.Popen([sys.executable, tmp_path / "cluster.py"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as cluster:
+        address = cluster.stdout.readline().strip()
+
+        def kill():
+            wait_for(lambda: any(mine.folder.glob("job-?.npz")))
+            cluster.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(shards.WorkerDied, match=f"the scheduler at {address} was lost; finished jobs are kept in {mine.folder}"):
+            run(mine, dask=address)
+        killer.join()
+    assert any(mine.folder.glob("job-?.npz"))
+
+
+@pytest.mark.parametrize("device, said", [("cpu", "has no worker yet"), ("cuda", "has no worker with the resource GPU yet")])
+def test_a_scheduler_without_workers_is_told(tmp_path, capsys, device, said):
+    distributed = pytest.importorskip("distributed")
+    mine = dataclasses.replace(work(tmp_path, steps=50), device=device)
+    with distributed.LocalCluster(n_workers=0 if device == "cpu" else 1, threads_per_worker=1, processes=False,
+                                  dashboard_address=None) as cluster:
+        stopper = threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        stopper.start()
+        with pytest.raises(KeyboardInterrupt):
+            run(mine, dask=cluster.scheduler_address)
+    assert said in capsys.readouterr().err
+
+
 def test_another_configuration_shares_nothing(tmp_path):
     mine = work(tmp_path)
     others = [work(tmp_path, steps=401), dataclasses.replace(mine, device="cuda"),
