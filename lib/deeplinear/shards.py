@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -240,6 +241,9 @@ def _on_dask(work, waiting, address, done, show):
                                  resources=resources): index for index in waiting}
         try:
             for future, arrays in as_completed(futures, with_results=True):  # a lost worker's jobs are run by another
+                if isinstance(arrays, BaseException):  # so it hands on that the scheduler is gone
+                    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # no traceback of every try to reconnect
+                    raise arrays
                 recorded.write_arrays(work.finished(futures[future]), arrays)
                 done[futures[future]] = 1.0
                 show(done)
