@@ -1,10 +1,9 @@
 """Does today's source still give a record? One of its jobs is run again and compared with what was recorded.
 
-The same to the last bit or two of the largest entry is verified. Otherwise the job runs once more with its data shaken, every entry of the features moved
-by a share of 1e-13 (1e-6 in float32): the recorded numbers must lie within ten times what that moves, each of them or
-the array's median, with rounding added.
-Numbers that the shake moves by a thousandth of themselves, as late in a chaotic run, tell nothing; of every array at
-least a quarter must tell.
+The same to the last bit or two of the largest entry is verified. Otherwise the job runs once more with its data shaken,
+every entry of the features moved by a share of 1e-13 (1e-6 in float32): the recorded numbers must lie within ten times
+what that moves, each of them or the array's median, with rounding added. Numbers that the shake moves by a thousandth of
+themselves, as late in a chaotic run, tell nothing; of every array at least a quarter must tell.
 """
 
 import dataclasses
