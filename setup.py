@@ -1,4 +1,4 @@
-"""A wheel carries what the library reads from book/: bundled data, recorded results, the ledger."""
+"""A wheel carries what the library reads from book/: bundled data, recorded results, the ledger; and what was measured."""
 
 import shutil
 from pathlib import Path
@@ -15,6 +15,7 @@ class WithBook(build_py):
         target = Path(self.build_lib, "deeplinear", "_book")
         for name in ("data", "results"):
             shutil.copytree(Path("book", name), target / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        shutil.copytree("benchmarks/results", target / "benchmarks", dirs_exist_ok=True)
         shutil.copy("book/claims.yml", target)
 
 

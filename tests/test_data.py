@@ -1,5 +1,5 @@
 import gzip
-import shutil
+import hashlib
 import struct
 
 import numpy as np
@@ -66,12 +66,46 @@ def test_a_wrong_digest_is_named_and_the_file_not_used(nowhere):
     wrong = nowhere / "folder" / "uci-ethanol.csv.gz"
     wrong.write_bytes(gzip.compress(b"1,2,3\n"))
     with pytest.raises(dl.data.DataUnavailable, match=f"{wrong} has SHA-256 .*; expected {data.SETS['ethanol'].parts[0][0].sha256}"):
-        data.load("ethanol")
+        data.load("ethanol", download=False)
+
+
+@pytest.mark.parametrize("bad", [b"", gzip.compress(b"1,2,3\n"), None], ids=["empty", "another file", "a folder"])
+def test_a_bad_file_does_not_mask_a_good_one(nowhere, monkeypatch, bad):
+    """One in the named folder, the other in the cache, or to be downloaded."""
+    good = b"a good file"
+    file = data._File("uci-ethanol.csv.gz", hashlib.sha256(good).hexdigest(), "https://example.org/data")
+    for folder in ("folder", "cache", "downloaded"):
+        (nowhere / folder).mkdir()
+    monkeypatch.setattr(pooch, "os_cache", lambda project: nowhere / "cache")
+    (nowhere / "folder" / file.name).mkdir() if bad is None else (nowhere / "folder" / file.name).write_bytes(bad)
+    (nowhere / "cache" / file.name).write_bytes(good)
+    assert data._find((file,), "", download=False) == (file, good)
+    (nowhere / "cache" / file.name).write_bytes(b"spoilt")
+    with pytest.raises(dl.data.DataUnavailable, match=f"{nowhere / 'cache' / file.name} has SHA-256 "):
+        data._find((file,), "", download=False)
+    (nowhere / "downloaded" / file.name).write_bytes(good)
+    monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: str(nowhere / "downloaded" / file.name))
+    assert data._find((file,), "", download=True) == (file, good)
+
+
+@pytest.mark.parametrize("named", ["~/sets", "$HOME/sets", "${HOME}/sets", " ~/sets "])
+def test_the_folder_may_start_at_home(nowhere, monkeypatch, named):
+    good = b"a good file"
+    file = data._File("uci-ethanol.csv.gz", hashlib.sha256(good).hexdigest(), "https://example.org/data")
+    (nowhere / "sets").mkdir()
+    (nowhere / "sets" / file.name).write_bytes(good)
+    monkeypatch.setenv("HOME", str(nowhere))
+    monkeypatch.setenv("USERPROFILE", str(nowhere))
+    monkeypatch.setenv(data.FOLDER_VARIABLE, named)
+    assert data._find((file,), "", download=False) == (file, good)
+    monkeypatch.setenv(data.FOLDER_VARIABLE, "~nobody-of-this-name/sets")
+    with pytest.raises(dl.data.DataUnavailable, match="DEEPLINEAR_DATA is '~nobody-of-this-name/sets'"):
+        data._find((file,), "", download=False)
 
 
 def test_found_in_the_cache(ethanol, monkeypatch, tmp_path):
-    _, source = data._find(data.SETS["ethanol"].parts[0], "", download=False)
-    shutil.copy(source, tmp_path)
+    file, content = data._find(data.SETS["ethanol"].parts[0], "", download=False)
+    (tmp_path / file.name).write_bytes(content)
     monkeypatch.delenv(data.FOLDER_VARIABLE, raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path)
     assert torch.equal(data.load("ethanol", download=False).X, ethanol.X)

@@ -1,14 +1,17 @@
 import dataclasses
+import hashlib
 import json
+import operator
 import os
+import re
 
 import numpy as np
 import pytest
 import torch
 
 import deeplinear as dl
-from deeplinear import recorded
-from deeplinear.__main__ import main, sources
+from deeplinear import recorded, sources
+from deeplinear.__main__ import main
 from deeplinear.experiments import EXPERIMENTS
 
 
@@ -21,7 +24,7 @@ class Config:
 
 def write(folder, value=1.0, **changes):
     fields = dict(config=Config(), metrics=[{"gap": value}], summary={"best": value}, arrays={"curve": np.arange(3.0)},
-                  dataset=dl.data.load("diabetes"), origin=recorded.origin([recorded.__file__]), scale="quick",
+                  dataset=dl.data.load("diabetes"), origin=recorded.origin(recorded.__file__), scale="quick",
                   device=recorded.device_name("cpu"), folder=folder)
     return recorded.write("trial", **{**fields, **changes})
 
@@ -88,6 +91,89 @@ def test_bad_records_are_refused(tmp_path):
         recorded.load("trial", folder=tmp_path)
 
 
+def without(*names):
+    def damage(content):
+        for name in names[:-1]:
+            content = content[name]
+        del content[names[-1]]
+    return damage
+
+
+@pytest.mark.parametrize("damage", [
+    without("metrics"), without("summary"), without("config"), without("config", "seeds"), without("config", "dtype"),
+    without("provenance"), without("provenance", "scale"), without("provenance", "dataset"), without("provenance", "finished"),
+    without("provenance", "dataset", "name"), without("provenance", "commit"), without("provenance", "source_sha256"),
+    lambda c: c.update(config=None), lambda c: c.update(metrics={}), lambda c: c.update(metrics=[1]), lambda c: c.update(summary=[]),
+    lambda c: c["config"].update(seeds=3), lambda c: c["provenance"].update(scale="huge"), lambda c: c["provenance"].update(finished=7),
+    lambda c: c["provenance"].update(arrays_sha256="../x"), lambda c: c["provenance"].update(arrays_sha256=None),
+    lambda c: c["provenance"].update(verified=1), lambda c: c["provenance"].update(verified={"source_sha256": "0" * 64}),
+    lambda c: c.update(name=None), without("schema"), lambda c: c.update(schema="1"), lambda c: c.update(schema=None)], ids=range(27))
+def test_a_record_of_another_make_is_refused(tmp_path, damage):
+    path = write(tmp_path)
+    content = json.loads(path.read_text())
+    damage(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(recorded.RecordError, match="(is not a readable record|has schema) .*Make it with: python -m"):
+        recorded.load("trial", folder=tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "null", "1", '"x"', '{"schema": NaN}', "{}{}", "\ufeff{}"])
+def test_json_that_is_no_record_is_refused(tmp_path, text):
+    write(tmp_path).write_text(text)
+    with pytest.raises(recorded.RecordError, match="Make it with: python -m"):
+        recorded.load("trial", folder=tmp_path)
+
+
+@pytest.mark.parametrize("content", [
+    np.array([{}], dtype=object), np.array(["a"]), np.arange(3.0).astype(">f8"), np.array(["2020-01-01"], dtype="datetime64[D]"),
+    np.zeros(2, dtype=[("a", float)]), b"", b"PK\x03\x04", b"\x93NUMPY"], ids=range(8))
+def test_arrays_that_are_none_are_refused(tmp_path, content):
+    """With a digest that fits: somebody wrote them so."""
+    path = write(tmp_path)
+    if not isinstance(content, bytes):
+        np.savez(tmp_path / "odd.npz", a=content)
+        content = (tmp_path / "odd.npz").read_bytes()
+    record = json.loads(path.read_text())
+    record["provenance"]["arrays_sha256"] = sha256 = hashlib.sha256(content).hexdigest()
+    path.write_text(json.dumps(record))
+    (tmp_path / f"trial.{sha256[:12]}.npz").write_bytes(content)
+    with pytest.raises(recorded.RecordError, match="holds other things than arrays of numbers .*Make it with: python -m"):
+        recorded.load("trial", folder=tmp_path)
+
+
+def test_a_damaged_benchmark_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(dl.data, "book_folder", lambda name: tmp_path)
+    for text in ("[]", "{", '{"date": 3}', '{"date": "2026"}'):
+        (tmp_path / "cpu.json").write_text(text)
+        with pytest.raises(recorded.RecordError, match="is not a readable record .*Make it with: make bench"):
+            recorded.benchmark()
+
+
+def test_the_command_of_a_record_reads_the_same_in_every_locale(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["x", "run", "--out", os.fsdecode(b"\xc3\xa9"), "\udcff"])
+    command = recorded.origin(recorded.__file__)["command"]
+    assert command.startswith("python -m deeplinear run --out") and "\ufffd" in command and command.encode()
+
+
+@pytest.mark.parametrize("error, said", [
+    (OSError(38, "Function not implemented"), "lies on a file system without locks"),
+    (OSError(37, "No locks available"), "lies on a file system without locks"),
+    (OSError(30, "Read-only file system"), "cannot write to")])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, error, said):
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(recorded.RecordError, match=f"{said}.*name .*with --out"):
+        with recorded.held("trial", tmp_path):
+            pass
+
+
+def test_everything_the_library_page_names_is_there():
+    page = (dl.data.book_folder("").parent / "book" / "api.md").read_text(encoding="utf-8")
+    for module, options in re.findall(r"\.\. automodule:: deeplinear\.([\w.]+)\n((?:   :.*\n)*)", page):
+        found = operator.attrgetter(module)(dl)
+        for name in re.findall(r"\w+", options.partition(":members:")[2]):
+            assert hasattr(found, name), f"{module}.{name}"
+
+
 def test_command_line(tmp_path, capsys):
     assert main(["list"]) == 0
     assert "regression-depth: " in capsys.readouterr().out
@@ -144,12 +230,43 @@ def test_parts_of_a_grid_are_put_back_in_their_places(monkeypatch):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_quick_scale_of_every_experiment(name, tmp_path):
+def test_quick_scale_of_every_experiment(name, tmp_path, monkeypatch, capsys):
     assert main(["run", name, "--workers", "1", "--out", str(tmp_path)]) == 0
     record = recorded.load(name, config=EXPERIMENTS[name].SCALES["quick"], folder=tmp_path)
     assert record.provenance["scale"] == "quick" and record.metrics and record.summary
     quick, full = (dataclasses.asdict(EXPERIMENTS[name].SCALES[scale]) for scale in ("quick", "full"))
     assert quick.keys() == full.keys() and [p.suffix for p in sorted(tmp_path.iterdir())] == [".npz", ".json"]
+    verify_and_refuse(EXPERIMENTS[name], tmp_path, monkeypatch, capsys)
+
+
+def verify_and_refuse(module, folder, monkeypatch, capsys):
+    """One job of a fresh record is as recorded; were any of its numbers a thousandth larger, it would be refused."""
+    assert main(["verify", module.NAME, "--out", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "bit for bit as recorded" in said or "mnist" in module.NAME and "e-08 from the record\n" in said, said
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    jobs, run_job, results = module.jobs(module.SCALES["quick"], "cpu"), module.run_job, {}
+
+    def larger(config, job, *rest):
+        if key not in results:
+            results[key] = run_job(config, job, *rest)
+        return {**results[key], key: results[key][key] * 1.002}
+
+    index = min(range(len(jobs)), key=lambda i: jobs[i]["size"])
+    results = dict.fromkeys(COMPARED[module.NAME], run_job(module.SCALES["quick"], jobs[index], "cpu"))
+    monkeypatch.setattr(module, "run_job", larger)
+    for key in COMPARED[module.NAME]:
+        assert main(["verify", module.NAME, "--out", str(folder)]) == 1, key
+        assert "The source has changed what it computes: run it again" in capsys.readouterr().err, key
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+COMPARED = {  # every array of a job that the record keeps something of
+    "layers-and-rule": ("depth 2 width 1 layers", "depth 2 width 3 end-to-end"), "l4-tries": ("gaps",),
+    "regression-depth": ("depth 1 loss", "depth 2 loss", "depth 3 loss"),
+    "regression-models": ("gd depth 1", "gd depth 4 identity", "adam-tensorflow1 depth 2"),
+    "phase-diagram": ("steps_to_goal",), "two-scales": ("steps_to_goal",), "mnist-convnet": ("data", "penalty"),
+    "mnist-tutorial": ("data", "penalty"), "mnist-balance": ("start", "drift", "moved"), "relu-balance": ("squares",)}
 
 
 RECORDS = sorted(dl.data.book_folder("results").glob("*.json"))
@@ -162,19 +279,9 @@ def test_committed_records_are_full_scale_and_readable(path):
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
-def test_records_older_than_their_source_are_listed(path):
-    """Not an error, since a record stays true to its commit; but the list of the skipped says what to run again."""
-    made = recorded.load(path.stem, quiet=True).provenance["source_sha256"]
-    now = recorded.source_digest(sources(EXPERIMENTS[path.stem]))
-    if made != now:
-        pytest.skip(f"{path.stem} was recorded with other source ({made[:8]}, now {now[:8]}): "
-                    f"python -m deeplinear run {path.stem} --scale full --out book/results")
-
-
-def test_another_source_has_another_digest(tmp_path):
-    (tmp_path / "a.py").write_text("x = 1\n")
-    before = recorded.source_digest([tmp_path / "a.py"])
-    (tmp_path / "a.py").write_text("x = 1\r\n", newline="")
-    assert recorded.source_digest([tmp_path / "a.py"]) == before  # line ends do not count
-    (tmp_path / "a.py").write_text("x = 2\n")
-    assert recorded.source_digest([tmp_path / "a.py"]) != before
+def test_every_record_stands_for_todays_source(path):
+    """Made with it, or one of its jobs run again with it and found the same; both from a commit."""
+    record = recorded.load(path.stem, quiet=True)
+    now = sources.digest(EXPERIMENTS[path.stem].__file__)
+    assert record.stands_for(now), f"source is now {now[:8]}: python -m deeplinear verify {path.stem}, or run it again"
+    assert not record.provenance.get("verified", {}).get("dirty")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-KEPT = ("lib", "book/data", "book/results", "book/claims.yml", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+KEPT = ("lib", "book/data", "book/results", "book/claims.yml", "benchmarks/results", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
 
 def run(*command, cwd, **environment):
@@ -56,6 +56,7 @@ def test_the_wheel_holds_the_library_and_its_data_and_nothing_else(installed):
     for folder in ("data", "results"):
         wanted = {path.name for path in (ROOT / "book" / folder).iterdir() if not path.name.startswith(".")}
         assert {path.name for path in (book / folder).iterdir()} == wanted
+    assert {path.name for path in (book / "benchmarks").iterdir()} == {path.name for path in (ROOT / "benchmarks/results").iterdir()}
     assert not list(installed.rglob("test_*.py"))
 
 
@@ -66,6 +67,7 @@ data = dl.data.load("diabetes")
 run = dl.train(dl.LpLoss(data.X, data.y, 2), dl.balanced_init((10, 3, 1), dl.seeded(0), std=0.1), dl.GD(0.1), 200)
 print(dl.__file__, round(run.loss[-1].item(), 3), len(dl.data.load("mnist-5k").X), len(dl.ledger.read()) > 50)
 dl.recorded.load("relu-balance")
+assert dl.recorded.benchmark()["rounds"] and dl.shards.execute and len(dl.experiments.EXPERIMENTS) >= 10
 """, cwd=tmp_path, PYTHONPATH=str(installed))
     path, loss, digits, ledger = said.splitlines()[0].split()
     assert Path(path).is_relative_to(installed) and float(loss) < 0.6 and digits == "5000" and ledger == "True"

@@ -47,7 +47,7 @@ def alone(tmp_path_factory):
     return results
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):  # a busy machine takes a minute to start two workers
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -83,9 +83,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, alone):
     assert after[1][0] in ("at-150", "at-200")  # the interrupted job went on from where it was
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda how: how.name)
 def test_workers_stop_with_their_command(tmp_path, alone, how):
-    """Ctrl-C at a terminal, or a kill of the command alone: its workers leave checkpoints; the same command resumes."""
+    """Ctrl-C at a terminal, or a kill of the command alone: its workers leave checkpoints and exit; the same command
+    resumes."""
     mine = work(tmp_path, pause=0.1)
     script = tmp_path / "command.py"
     script.write_text(f"import sys, pathlib; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n"
@@ -99,12 +100,76 @@ def test_workers_stop_with_their_command(tmp_path, alone, how):
     else:
         command.kill()
     command.wait(timeout=30)
+    wait_for(lambda: not in_session(command.pid), 30)
     assert ("KeyboardInterrupt" in (tmp_path / "errors").read_text()) == (how == signal.SIGINT)
-    wait_for(lambda: len(list(mine.folder.glob("*.part.npz"))) >= 2)
-    before = len(lines(mine))
-    time.sleep(0.6)
-    assert len(lines(mine)) <= before + 4  # nobody goes on without the command, but for the job that was queued
+    assert len(list(mine.folder.glob("*.part.npz"))) >= 2
     assert same(run(work(tmp_path, pause=0.1), workers=2), alone)
+
+
+def in_session(session):
+    """The processes of a session, but for those that have ended and wait to be noticed."""
+    found = subprocess.run(["ps", "-eo", "sid=,stat=,pid="], capture_output=True, text=True, check=True).stdout
+    return [line.split()[2] for line in found.splitlines() if line.split()[0] == str(session) and line.split()[1][0] != "Z"]
+
+
+def test_a_worker_in_a_long_step_ends_too(tmp_path):
+    """The command is killed while a job looks at nothing for minutes, and another worker has no work."""
+    mine = work(tmp_path, seeds=(0, 1), pause=0.01)
+    script = tmp_path / "command.py"
+    script.write_text(f"import sys, pathlib; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n"
+                      "import test_shards as t\nt.shards.GRACE = 2\n"
+                      f"if __name__ == '__main__':\n    t.run(t.work(pathlib.Path({str(tmp_path)!r}), seeds=(0, 1), sleep=300), workers=2)\n")
+    command = subprocess.Popen([sys.executable, script], start_new_session=True, stderr=subprocess.DEVNULL)
+    wait_for(lambda: {line[0] for line in lines(mine)} >= {"end", "sleeping"})
+    command.kill()
+    command.wait(timeout=30)
+    wait_for(lambda: not in_session(command.pid), 30)
+
+
+def test_a_second_interrupt_ends_workers_that_are_starting(tmp_path):
+    script = tmp_path / "command.py"
+    script.write_text("from deeplinear.__main__ import main\nimport sys\n"
+                      f"sys.exit(main(['run', 'layers-and-rule', '--workers', '2', '--out', {str(tmp_path / 'out')!r}]))\n")
+    command = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: len(in_session(command.pid)) >= 4)  # the command, its resource tracker, two workers
+    for _ in range(2):
+        os.killpg(command.pid, signal.SIGINT)
+        time.sleep(0.8)
+    said = command.communicate(timeout=60)[1]
+    assert command.returncode == 130 and said == "interrupted; the same command goes on from the last checkpoint\n", said
+    assert not in_session(command.pid)
+
+
+def test_a_script_without_a_guard_records(tmp_path):
+    """Workers do not run the script that started them once more; one that holds the experiment itself they must."""
+    script = tmp_path / "script.py"
+    script.write_text("from deeplinear.__main__ import main\nprint('started')\n"
+                      f"main(['run', 'layers-and-rule', '--workers', '2', '--out', {str(tmp_path / 'out')!r}])\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.stdout.count("started") == 1 and "recorded: " in done.stdout and done.stderr == ""
+    script.write_text((Path(__file__).parent / "trial_experiment.py").read_text() + "\n"
+                      "if __name__ == '__main__':\n    import pathlib\n    from deeplinear import shards\n"
+                      f"    config = Config({str(tmp_path / 'log')!r}, seeds=(0, 1), steps=40)\n"
+                      f"    work = shards.Work('__main__', config, 'cpu', '0', pathlib.Path({str(tmp_path)!r}))\n"
+                      "    print(len(shards.execute(work, jobs(config, 'cpu'), workers=2)))\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.stderr) == ("2\n", "")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_that_fails_is_named_in_one_line(tmp_path, workers):
+    mine = work(tmp_path, seeds=(0, 1), fail="no such thing")
+    with pytest.raises(shards.JobFailed, match=r"job [01] of trial \(seed [01]\) failed with RuntimeError: no such thing"):
+        run(mine, workers=workers)
+
+
+def test_the_command_line_says_in_one_line_what_failed(tmp_path, monkeypatch, capsys):
+    module = dl.experiments.EXPERIMENTS["layers-and-rule"]
+    for error in (RuntimeError("cuDNN"), KeyError("x"), ZeroDivisionError("by zero")):
+        monkeypatch.setattr(module, "run_job", lambda *_: (_ for _ in ()).throw(error))
+        assert main(["run", "layers-and-rule", "--workers", "1", "--out", str(tmp_path)]) == 1
+        said = capsys.readouterr().err
+        assert said == f"error: job 0 of layers-and-rule (p 4, depth 2) failed with {type(error).__name__}: {error}\n"
 
 
 def test_a_killed_worker_is_named_and_what_was_finished_is_kept(tmp_path, alone):
@@ -149,6 +214,47 @@ def test_a_cluster_survives_the_loss_of_a_worker(tmp_path, alone):
     starts = [line[1] for line in lines(mine) if line[0] == "start"]
     assert starts.count(kept.pop()) == 2  # the job that was lost ran again
     assert all(starts.count(name[4:-4]) == 1 for name in kept) and len(kept) >= 2
+
+
+def test_a_scheduler_that_is_lost_or_absent_is_named(tmp_path, monkeypatch):
+    """One line each; what was finished is kept."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(shards, "CONNECT", 1)
+    with pytest.raises(ValueError, match="no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
+        run(work(tmp_path), dask="tcp://127.0.0.1:1")
+    mine = work(tmp_path, pause=0.1)
+    script = ("import distributed, time, sys\nif __name__ == '__main__':\n"
+              "    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,\n"
+              "                                       protocol='tcp://')\n    print(cluster.scheduler_address, flush=True)\n"
+              "    time.sleep(600)\n")
+    (tmp_path / "cluster.py").write_text(script)
+    with subprocess.Popen([sys.executable, tmp_path / "cluster.py"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as cluster:
+        address = cluster.stdout.readline().strip()
+
+        def kill():
+            wait_for(lambda: any(mine.folder.glob("job-?.npz")))
+            cluster.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(shards.WorkerDied, match=f"the scheduler at {address} was lost; finished jobs are kept in {mine.folder}"):
+            run(mine, dask=address)
+        killer.join()
+    assert any(mine.folder.glob("job-?.npz"))
+
+
+@pytest.mark.parametrize("device, said", [("cpu", "has no worker yet"), ("cuda", "has no worker with the resource GPU yet")])
+def test_a_scheduler_without_workers_is_told(tmp_path, capsys, device, said):
+    distributed = pytest.importorskip("distributed")
+    mine = dataclasses.replace(work(tmp_path, steps=50), device=device)
+    with distributed.LocalCluster(n_workers=0 if device == "cpu" else 1, threads_per_worker=1, processes=False,
+                                  dashboard_address=None) as cluster:
+        stopper = threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        stopper.start()
+        with pytest.raises(KeyboardInterrupt):
+            run(mine, dask=cluster.scheduler_address)
+    assert said in capsys.readouterr().err
 
 
 def test_another_configuration_shares_nothing(tmp_path):

@@ -97,6 +97,25 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
         dl.sweep(mixed(), 200, checkpoint=dl.recorded.Checkpoint(path, "one"))
 
 
+def test_the_checkpoint_of_other_settings_is_refused(tmp_path):
+    """Fewer steps, another rate, data of the same shape, another start, rule or record: never the old result."""
+    loss, weights = setup(depth=2)
+    other = dl.LpLoss(loss.X.flip(0), loss.Yt.mT, loss.p)
+    checkpoint = dl.recorded.Checkpoint(tmp_path / "run.npz", "one")
+
+    def run(steps=200, record=1, loss=loss, weights=weights, optimizer=dl.GD(1e-3), rule="layers", **more):
+        return dl.sweep([dl.Group(loss, weights, optimizer, rule)], steps, record, checkpoint=checkpoint, **more)[0]
+
+    with pytest.raises(Stop):
+        run(report=stop_at(150))
+    for change in (dict(steps=100), dict(steps=201), dict(record=2), dict(loss=other), dict(optimizer=dl.GD(2e-3)),
+                   dict(optimizer=dl.GD(torch.tensor([1e-3, 2e-3]))), dict(optimizer=dl.HeavyBall(1e-3)), dict(rule="end-to-end"),
+                   dict(weights=[weights[0] + 1e-9, *weights[1:]])):
+        with pytest.raises(dl.recorded.RecordError, match="run.npz belongs to one with other starts, data, rates or steps"):
+            run(**change)
+    assert torch.equal(run().loss, dl.train(loss, weights, dl.GD(1e-3), 200).loss)
+
+
 def test_a_layer_stored_transposed_resumes_bit_for_bit(tmp_path):
     X = torch.randn(60, 37, generator=generator(0), dtype=torch.float64)
     loss = dl.LpLoss(X, X[:, :3] ** 2, 4)

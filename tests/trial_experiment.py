@@ -17,6 +17,8 @@ class Config:
     seeds: tuple = (0, 1, 2, 3, 4, 5)
     steps: int = 400
     pause: float = 0.0  # seconds between two looks, so that there is time to kill or interrupt a job
+    sleep: float = 0.0  # seconds without a look, of the second job
+    fail: str = ""  # what a job raises
     dtype: str = "float64"
 
 
@@ -36,6 +38,11 @@ def run_job(config, job, device, checkpoint=None, report=None):
             report(step / config.steps)
 
     note("start")
+    if config.fail:
+        raise RuntimeError(config.fail)
+    if config.sleep and job["seed"]:
+        note("sleeping")
+        time.sleep(config.sleep)
     data = dl.data.load(config.dataset)
     loss = dl.LpLoss(data.X, data.y, 4)
     start = dl.near_zero_init((10, 1, 1), 0.3, dl.seeded(job["seed"]))

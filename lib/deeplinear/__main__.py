@@ -1,4 +1,4 @@
-"""The command line: ``python -m deeplinear list``, ``run NAME`` and ``data fetch|status``."""
+"""The command line: ``python -m deeplinear list``, ``run NAME``, ``verify NAME`` and ``data fetch|status``."""
 
 import argparse
 import sys
@@ -6,11 +6,8 @@ from pathlib import Path
 
 import torch
 
-from . import data, recorded, shards
-from .experiments import EXPERIMENTS
-
-HERE = Path(__file__).parent
-NUMERICS = ("data.py", "losses.py", "chain.py", "preconditioner.py", "optimizers.py", "products.py", "descent")
+from . import data, recorded, shards, verification
+from .experiments import EXPERIMENTS, data_of
 
 
 def main(arguments=None):
@@ -27,6 +24,11 @@ def main(arguments=None):
     run.add_argument("--dask", metavar="ADDRESS", help="run the jobs on this Dask scheduler's workers, which "
                      "must have the same version installed; --device is theirs, auto means cpu, and cuda asks for workers "
                      "with the resource GPU; Ctrl-C keeps finished jobs only")
+    verify = commands.add_parser("verify", help="run one job of a record again and note whether it still gives the same")
+    verify.add_argument("name")
+    verify.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    verify.add_argument("--out", default=str(data.book_folder("results")), help="folder of the record (default: %(default)s)")
+    verify.add_argument("--job", type=int, metavar="N", help="which job, counted from 0 (default: the first of the smallest)")
     about_data = commands.add_parser("data", help="look for the data sets, or fetch them")
     about_data.add_argument("action", choices=("status", "fetch"))
     options = parser.parse_args(arguments)
@@ -35,23 +37,18 @@ def main(arguments=None):
             print(f"{name}: {module.SUMMARY}")
         return 0
     try:
-        return _run(options) if options.command == "run" else _data(fetch=options.action == "fetch")
+        return {"run": _run, "verify": _verify, "data": _data}[options.command](options)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        way = "goes on from the last checkpoint" if options.command == "run" else "starts again"
+        print(f"interrupted; the same command {way}", file=sys.stderr)
         return 130
-    except (data.DataUnavailable, recorded.RecordError, shards.WorkerDied, ValueError) as error:
+    except (data.DataUnavailable, recorded.RecordError, shards.JobFailed, shards.WorkerDied, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (OSError, MemoryError) as error:
         hint = ". What was finished is kept; the same command goes on from there" if options.command == "run" else ""
         print(f"error: {str(error) or type(error).__name__}{hint}", file=sys.stderr)
         return 1
-
-
-def sources(module):
-    """The files whose code settles the result of an experiment; a folder that is named stands for its modules."""
-    named = [HERE / name for name in getattr(module, "NUMERICS", NUMERICS)]
-    return [Path(module.__file__), *(file for path in named for file in ([path] if path.is_file() else sorted(path.glob("*.py"))))]
 
 
 def _run(options):
@@ -66,8 +63,8 @@ def _run(options):
 def _record(module, device, options):
     config = module.SCALES[options.scale]
     torch.set_num_threads(1)  # here and in every worker: more threads a process only wait for each other
-    dataset = module.origin_of_data(config) if hasattr(module, "origin_of_data") else data.load(config.dataset)
-    origin = recorded.origin(sources(module))
+    dataset = data_of(module, config)
+    origin = recorded.origin(module.__file__)
     inputs = f"{origin['source_sha256']} {dataset.sha256} torch {torch.__version__}"
     work = shards.Work(module.__name__, config, device, inputs, Path(options.out))
     jobs = module.jobs(config, device)
@@ -82,6 +79,17 @@ def _record(module, device, options):
     return path
 
 
+def _verify(options):
+    module, device = data.named("experiment", options.name, EXPERIMENTS), _device(options)
+    recorded.load(options.name, folder=options.out, quiet=True)  # before a folder is made for the lock
+    with recorded.held(options.name, options.out):
+        found, job = verification.verify(module, options.out, device, options.job)
+    described = ", ".join(f"{key} {value}" for key, value in job.items() if key != "size")
+    print(f"verified: {options.name}, job {described}: " + ("bit for bit as recorded" if not found.distance else
+          f"{found.distance:.1e} from the record" + (f", where a shake moves {found.moved:.1e}" if found.moved else "")))
+    return 0
+
+
 def _count(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes; expected 1, 2, ...")
@@ -89,7 +97,7 @@ def _count(text):
 
 
 def _device(options):
-    if options.dask is not None:
+    if getattr(options, "dask", None) is not None:
         return "cpu" if options.device == "auto" else options.device
     available = "cuda" if torch.cuda.is_available() else "cpu"
     if options.device == "cuda" and available == "cpu":
@@ -97,8 +105,8 @@ def _device(options):
     return available if options.device == "auto" else options.device
 
 
-def _data(fetch):
-    missing = 0
+def _data(options):
+    missing, fetch = 0, options.action == "fetch"
     for name in data.SETS:
         try:
             found = data.load(name, download=fetch)

@@ -1,5 +1,7 @@
 """Named data sets as tensors: bundled, read from a folder, or downloaded with a checksum."""
 
+import contextlib
+import contextvars
 import dataclasses
 import difflib
 import gzip
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 
 FOLDER_VARIABLE = "DEEPLINEAR_DATA"
+_SHAKE = contextvars.ContextVar("shake", default=0.0)
 
 # The 35 nominal ethanol concentrations in ppm. The public copy of the data carries a monotone transform of them.
 ETHANOL_PPM = (2.5, 5, 10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100, 110, 120, 125, 130, 140, 150, 160, 170, 175,
@@ -71,17 +74,36 @@ def load(name, download=True):
     chosen = named("data set", name, SETS)
     contents, digests = [], []
     for alternatives in chosen.parts:
-        file, path = _find(alternatives, chosen.source, download)
-        content = path.read_bytes()
-        _check_digest(path, content, file.sha256)
+        file, content = _find(alternatives, chosen.source, download)
         contents.append(content)
         digests.append(file.sha256)
     X, y = chosen.read(*contents)
     X, y = torch.from_numpy(X.copy()), torch.from_numpy(y.copy())
     about = chosen.unit, ",".join(digests), chosen.source
     if y.is_floating_point():
-        return Dataset(name, _standardise(X), _standardise(y), y.mean().item(), y.std(correction=0).item(), *about)
-    return Dataset(name, (X.float() - 127.5) / 255, y, 0.0, 1.0, *about)
+        return Dataset(name, shake(_standardise(X)), _standardise(y), y.mean().item(), y.std(correction=0).item(), *about)
+    return Dataset(name, shake((X.float() - 127.5) / 255), y, 0.0, 1.0, *about)
+
+
+@contextlib.contextmanager
+def shaken(relative):
+    """Within it, each entry of the features of every data set is moved by a normal share of it, ``relative`` on average.
+
+    For asking what a number owes to rounding; the same shares every time.
+    """
+    before = _SHAKE.set(relative)
+    try:
+        yield
+    finally:
+        _SHAKE.reset(before)
+
+
+def shake(X):
+    """``X`` itself, and what :func:`shaken` says of it within that: for data that an experiment makes."""
+    if not _SHAKE.get():
+        return X
+    noise = torch.randn(X.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (X.double() * (1 + _SHAKE.get() * noise)).to(X.dtype)
 
 
 def from_frame(frame, target):
@@ -157,34 +179,56 @@ def book_folder(name):
 
 
 def _find(alternatives, source, download):
-    """The first of the files that is somewhere, with its path."""
+    """The first of the files that is somewhere and is what it should be, with its content."""
     if alternatives[0].url is None:
-        return alternatives[0], book_folder("data") / alternatives[0].name
+        path = book_folder("data") / alternatives[0].name
+        content, fault = _content(path, alternatives[0])
+        if fault:
+            raise DataUnavailable(fault)
+        return alternatives[0], content
     import pooch  # here, since it wants a notebook's progress bar as soon as it is imported
 
     looked = []
-    folder, cache = os.environ.get(FOLDER_VARIABLE), Path(pooch.os_cache("deeplinear"))
+    folder, cache = os.environ.get(FOLDER_VARIABLE, "").strip(), Path(pooch.os_cache("deeplinear"))
     if not folder:
         looked.append(f"the folder in the environment variable {FOLDER_VARIABLE} (not set)")
-    for place in ([Path(folder)] if folder else []) + [cache]:
+    for place in ([_expanded(folder)] if folder else []) + [cache]:
         for file in alternatives:
-            if (place / file.name).is_file():
-                return file, place / file.name
-            looked.append(str(place / file.name))
+            content, fault = _content(place / file.name, file)
+            if not fault:
+                return file, content
+            looked.append(fault)
     file = alternatives[0]
     if download:
         try:
-            return file, Path(pooch.retrieve(file.url, known_hash=f"sha256:{file.sha256}", fname=file.name, path=cache))
+            return file, Path(pooch.retrieve(file.url, known_hash=f"sha256:{file.sha256}", fname=file.name,
+                                             path=cache)).read_bytes()
         except Exception as error:  # no network, a changed file, a read-only cache: one answer for the reader
             looked.append(f"{file.url} ({type(error).__name__}: {error})")
     raise DataUnavailable(f"{file.name} ({source}) was not found. Looked at:\n  " + "\n  ".join(looked)
                           + f"\nPut the file in a folder and name that folder in {FOLDER_VARIABLE}.")
 
 
-def _check_digest(path, content, expected):
+def _expanded(folder):
+    """A folder that may start with ~ or hold $VARIABLES, which a shell leaves as they are inside quotes."""
+    try:
+        return Path(os.path.expandvars(folder)).expanduser()
+    except RuntimeError as error:  # no such user, or no home
+        raise DataUnavailable(f"{FOLDER_VARIABLE} is {folder!r}: {error}") from error
+
+
+def _content(path, file):
+    """The bytes at ``path``, and None; or None and why they are not the file's."""
+    if not path.is_file():
+        return None, str(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return None, f"{path} cannot be read ({error})"
     found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise DataUnavailable(f"{path} has SHA-256 {found}; expected {expected}. The file is not used.")
+    if found != file.sha256:
+        return None, f"{path} has SHA-256 {found}; expected {file.sha256}. The file is not used"
+    return content, None
 
 
 def _is_real(entry):

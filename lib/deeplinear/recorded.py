@@ -1,40 +1,88 @@
 """Recorded results: written whole or not at all, with the provenance of every number; loaded with checks.
 
 A record is ``<name>.json`` and, beside it, the arrays it names: ``<name>.<start of their SHA-256>.npz``. The JSON is put
-in place last, so at every moment it and its arrays belong together. Only ``python -m deeplinear run`` writes records.
+in place last, so at every moment it and its arrays belong together. Only ``python -m deeplinear run`` writes records,
+and ``verify`` adds to their provenance that today's source still gives them.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
-import io
 import json
 import math
-import os
-import platform
 import shlex
-import subprocess
-import sys
-import time
-import tomllib
-import zipfile
-import zlib
-from importlib import metadata
 from pathlib import Path
+from typing import Annotated, Literal, NotRequired, TypedDict
 
-import filelock
-import numpy as np
+import msgspec
 import torch
 
-from . import data
+from . import data, storage
+from .provenance import device_name, origin, version, versions
+from .storage import Checkpoint, RecordError, held, read_arrays, write_arrays
+
+__all__ = ["Checkpoint", "Record", "RecordError", "benchmark", "device_name", "enter", "held", "load", "origin",
+           "read_arrays", "version", "versions", "write", "write_arrays"]
 
 SCHEMA = 1
-PACKAGES = ("deeplinear", "numpy", "scipy")
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class RecordError(RuntimeError):
-    """A record is missing, unreadable, of another schema, or made with other settings than asked for."""
+class _Config(TypedDict):
+    seeds: list
+    dtype: str
+
+
+class _Dataset(TypedDict):
+    name: str
+    sha256: str
+
+
+class _Verified(TypedDict):
+    source_sha256: Digest
+    commit: str
+    dirty: bool
+    date: str
+    versions: dict[str, str]
+    device: str
+    job: dict
+    distance: float
+    moved: float
+    telling: float
+
+
+class _Provenance(TypedDict):
+    commit: str
+    dirty: bool
+    source_sha256: Digest
+    arrays_sha256: Digest
+    dataset: _Dataset
+    scale: Literal["quick", "full"]
+    device: str
+    dtype: str
+    finished: str
+    versions: dict[str, str]
+    verified: NotRequired[_Verified]
+
+
+class _Content(msgspec.Struct):
+    """What every record must hold; what else it holds is kept as it is."""
+
+    schema: int
+    name: str
+    config: _Config
+    metrics: list[dict]
+    summary: dict
+    provenance: _Provenance
+
+
+class _Bench(TypedDict):
+    date: str
+    device: str
+    threads: int
+    versions: dict[str, str]
+    data: str
+    rounds: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,52 +105,9 @@ class Record:
         return (f"recorded {p['finished'][:10]}: {p['dataset']['name']}{scale}, {seeds}, "
                 f"{p['dtype']}, {p['device']}, commit {p['commit'][:7]}{' with changes' if p['dirty'] else ''}")
 
-
-@contextlib.contextmanager
-def held(name, folder):
-    """The right to record ``name`` in ``folder``, for one command at a time; the system takes it back from a killed one.
-
-    Raises :class:`RecordError` where another has it, or where nothing can be written.
-    """
-    path = Path(folder) / f".{name}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path, fallback_to_soft=False)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise RecordError(f"another run of {name!r} is writing to {folder}; wait for it, or name another folder with "
-                          "--out") from error
-    except OSError as error:
-        raise RecordError(f"cannot write to {folder} ({error}); name another folder with --out") from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # Windows removes it on release
-            path.unlink(missing_ok=True)
-        lock.release()
-
-
-def origin(source_files):
-    """Where a run comes from, to be taken before it starts: commit, digest of ``source_files``, time, command line."""
-    return {**_commit(), "source_sha256": source_digest(source_files),
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["python", "-m", "deeplinear", *sys.argv[1:]])}
-
-
-def version(package):
-    """The version of an installed package, or of this library as a checkout on the path that is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        checkout = Path(__file__).parents[2] / "pyproject.toml"
-        if package != "deeplinear" or not checkout.is_file():
-            raise
-        return tomllib.loads(checkout.read_text(encoding="utf-8"))["project"]["version"]
-
-
-def versions():
-    """The versions that numbers depend on; torch's own names its build, 2.13.0+cu130, where the distribution's may not."""
-    return {"python": platform.python_version(), "torch": str(torch.__version__), **{name: version(name) for name in PACKAGES}}
+    def stands_for(self, digest):
+        """Whether source of this digest gave the record, or was verified to give it."""
+        return digest in (self.provenance["source_sha256"], self.provenance.get("verified", {}).get("source_sha256"))
 
 
 def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, device, folder):
@@ -115,28 +120,38 @@ def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, dev
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    packed = _packed(arrays)
+    packed = storage.packed(arrays)
     arrays_sha256 = hashlib.sha256(packed).hexdigest()
     finished = datetime.datetime.now(datetime.UTC)
     record = {
         "schema": SCHEMA, "name": name, "config": dataclasses.asdict(config), "metrics": metrics, "summary": summary,
         "provenance": {
             **origin, "scale": scale, "dataset": {"name": dataset.name, "sha256": dataset.sha256},
-            "arrays_sha256": arrays_sha256,
-            "versions": versions(),
+            "arrays_sha256": arrays_sha256, "versions": versions(),
             "device": device, "dtype": config.dtype, "threads": torch.get_num_threads(),
             "finished": finished.isoformat(timespec="seconds"),
             "wall_seconds": round((finished - datetime.datetime.fromisoformat(origin["started"])).total_seconds()),
         },
     }
     _refuse_nan({"metrics": metrics, "summary": summary}, name)
-    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
     arrays_path = _arrays_path(folder, name, arrays_sha256)
-    _replace(arrays_path, packed)
-    _replace(folder / f"{name}.json", text.encode())
+    storage.replace(arrays_path, packed)
+    _write_json(folder / f"{name}.json", record)
     for stale in set(folder.glob(f"{name}.*.npz")) - {arrays_path}:
         stale.unlink()
     return folder / f"{name}.json"
+
+
+def enter(name, folder, verified):
+    """Enter into the provenance of the record ``name`` that one of its jobs was run again; the arrays stay untouched.
+
+    ``verified``: what :func:`deeplinear.verification.verify` found. Returns the path of the JSON.
+    """
+    path = Path(folder) / f"{name}.json"
+    content = _read(path, f"Make it with: python -m deeplinear run {name} --scale full --out {shlex.quote(str(folder))}")
+    content["provenance"]["verified"] = msgspec.convert(verified, _Verified)
+    _write_json(path, content)
+    return path
 
 
 def load(name, config=None, folder=None, quiet=False):
@@ -151,22 +166,20 @@ def load(name, config=None, folder=None, quiet=False):
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"
         raise RecordError(f"no record {name!r} in {folder}; there: {there}. {again}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        schema, made_with, arrays_sha256 = content["schema"], content["config"], content["provenance"]["arrays_sha256"]
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} is not a readable record ({type(error).__name__}: {error}). {again}") from error
-    if schema != SCHEMA:
-        raise RecordError(f"{path} has schema {schema!r}; expected {SCHEMA}. {again}")
+    content = _read(path, again)
     if config is not None:
         wanted = config if isinstance(config, dict) else dataclasses.asdict(config)
-        _refuse_mismatch(json.loads(json.dumps(wanted)), made_with, path, again)
+        _refuse_mismatch(json.loads(json.dumps(wanted)), content["config"], path, again)
+    arrays_sha256 = content["provenance"]["arrays_sha256"]
     arrays_path = _arrays_path(folder, name, arrays_sha256)
     packed = arrays_path.read_bytes() if arrays_path.is_file() else b""
     if hashlib.sha256(packed).hexdigest() != arrays_sha256:
         raise RecordError(f"{arrays_path} is missing or damaged; its SHA-256 differs from the one in {path.name}. {again}")
-    arrays = {key: torch.from_numpy(array) for key, array in _unpacked(packed).items()}
-    record = Record(name, made_with, content["metrics"], content["summary"], content["provenance"], arrays)
+    try:
+        arrays = {key: torch.from_numpy(array) for key, array in storage.unpacked(packed).items()}
+    except Exception as error:  # whatever the readers of foreign bytes raise
+        raise RecordError(f"{arrays_path} holds other things than arrays of numbers ({error}). {again}") from error
+    record = Record(name, content["config"], content["metrics"], content["summary"], content["provenance"], arrays)
     if not quiet:
         print(record.source)
     return record
@@ -175,129 +188,42 @@ def load(name, config=None, folder=None, quiet=False):
 def benchmark(device="cpu"):
     """What ``make bench`` measured on this kind of device, ``"cpu"`` or ``"cuda"``, and prints its source, one line.
 
-    Returns a dict; :class:`RecordError` where there is none.
+    Returns a dict; :class:`RecordError` where there is none, or a damaged one.
     """
-    path = data.book_folder("").parents[0] / "benchmarks" / "results" / f"{device}.json"
+    packaged = data.book_folder("benchmarks")  # in a wheel; a checkout has them beside the book
+    path = (packaged if packaged.is_dir() else packaged.parents[1] / "benchmarks" / "results") / f"{device}.json"
     if not path.is_file():
         raise RecordError(f"no benchmark for {device!r} at {path}. Make it with: make bench")
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _parsed(path, "Make it with: make bench", _Bench)
     print(f"measured {found['date'][:10]}: {found['device']}, {found['threads']} thread, torch {found['versions']['torch']}, "
           f"{found['data']}, median of {found['rounds']} rounds")
     return found
 
 
-class Checkpoint:
-    """The file of an unfinished run: written whole or not at all, read back only by the same run.
-
-    ``run``: a text that names the run and everything its result depends on. ``seconds``: the least time between two
-    savings on the way. :meth:`load` raises :class:`RecordError` for the file of another run, or a damaged one.
-    """
-
-    def __init__(self, path, run, seconds=60.0):
-        self.path, self.run, self.seconds = Path(path), run, seconds
-        self.saved = time.monotonic()
-
-    def load(self):
-        """The saved arrays by name, or None where nothing was saved."""
-        if not self.path.is_file():
-            return None
-        arrays = read_arrays(self.path)
-        found = str(arrays.pop("run", "another run"))
-        if found != self.run:
-            raise RecordError(f"{self.path} belongs to {found}; expected {self.run}. Remove it to start again")
-        return arrays
-
-    def save(self, arrays):
-        """Put the arrays in place of what was saved before."""
-        write_arrays(self.path, {"run": np.array(self.run), **arrays})
-        self.saved = time.monotonic()
-
-    def save_now_and_then(self, make):
-        """Save what ``make()`` gives, if enough time has passed."""
-        if time.monotonic() - self.saved >= self.seconds:
-            self.save(make())
-
-    def remove(self):
-        """Forget the run, which is finished."""
-        self.path.unlink(missing_ok=True)
+def _read(path, again):
+    """The content of a record's JSON, once it is seen to be one."""
+    content = _parsed(path, again, dict)
+    if "schema" in content and content["schema"] != SCHEMA:
+        raise RecordError(f"{path} has schema {content['schema']!r}; expected {SCHEMA}. {again}")
+    return _parsed(path, again, _Content)
 
 
-def write_arrays(path, arrays):
-    """Write named arrays to an ``.npz`` file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, _packed(arrays))
-
-
-def read_arrays(path):
-    """Read what :func:`write_arrays` wrote; :class:`RecordError` for a damaged file."""
+def _parsed(path, again, kind):
+    """The JSON at ``path`` as plain dicts and lists, if it is of this kind."""
     try:
-        return _unpacked(path.read_bytes())
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Remove it to start again") from error
+        content = msgspec.json.decode(path.read_bytes())
+        msgspec.convert(content, kind)
+    except Exception as error:  # whatever the readers of foreign bytes raise
+        raise RecordError(f"{path} is not a readable record ({type(error).__name__}: {error}). {again}") from error
+    return content
 
 
-def source_digest(files):
-    """The SHA-256 of some source files, by name and content."""
-    digest = hashlib.sha256()
-    for file in sorted(map(Path, files)):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes().replace(b"\r\n", b"\n"))
-    return digest.hexdigest()
-
-
-def device_name(device):
-    """The device in words, with the driver on a GPU."""
-    if torch.device(device).type == "cuda":
-        driver = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-        return f"{torch.cuda.get_device_name(device)}, driver {(driver or 'unknown').splitlines()[0]}"
-    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return f"CPU {names[0] if names else platform.machine()}"
-
-
-def _commit():
-    """The commit of this very file, if it is under version control, and whether sources differ from it."""
-    here = Path(__file__)
-    git = ("git", "-C", str(here.parent))
-    head = _run(*git, "ls-files", "--error-unmatch", here.name) and _run(*git, "rev-parse", "HEAD")
-    if not head:
-        return {"commit": "unknown", "dirty": True}
-    status = _run(*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/book")
-    return {"commit": head.strip(), "dirty": status is None or bool(status.strip())}
-
-
-def _run(*command):
-    """What a command prints, or None where it fails or does not exist."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None
+def _write_json(path, content):
+    storage.replace(path, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def _arrays_path(folder, name, sha256):
     return folder / f"{name}.{sha256[:12]}.npz"
-
-
-def _packed(arrays):
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in arrays.items()})
-    return buffer.getvalue()
-
-
-def _unpacked(packed):
-    with np.load(io.BytesIO(packed), allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
-
-
-def _replace(path, content):
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _refuse_nan(value, where):
@@ -315,10 +241,3 @@ def _refuse_mismatch(wanted, found, path, again):
     for key in sorted(wanted.keys() | found.keys()):
         if wanted.get(key) != found.get(key):
             raise RecordError(f"{path} was made with {key} = {found.get(key)!r}; expected {wanted.get(key)!r}. {again}")
-
-
-def _lines(path):
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from .. import chain, data
+from ..fingerprint import fingerprint
 from ..products import has_moments
 from .batch import Batch
 from .records import Trajectory
@@ -107,8 +108,7 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
     ``report(steps_done)`` is called now and then; what it raises ends the run, after a checkpoint. ``rows``: a function
     that draws the examples of each gradient (minibatches); it cannot be resumed. ``time_limit``: seconds after which the
     run ends at the next look, every 50 steps; its last record is then its end, from which another may go on. Returns
-    one :class:`Trajectory` a
-    group. On a GPU, steps are replayed as CUDA graphs.
+    one :class:`Trajectory` a group. On a GPU, steps are replayed as CUDA graphs.
     """
     _check_count("steps", steps, 0)
     if not groups:
@@ -119,6 +119,8 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
         if value is not None and checkpoint is not None:
             raise ValueError(f"{name} is {value!r}; expected nothing of the kind with a checkpoint")
     batches = _batches(groups, rows, keep_weights)
+    if checkpoint is not None:
+        checkpoint = checkpoint.of(fingerprint(groups, record, steps))
     saved = checkpoint.load() if checkpoint is not None else None
     t, stops = 0, sorted({*record, *range(0, steps, CHECK_EVERY), steps})
     if saved is None:

@@ -4,13 +4,21 @@ A module offers ``NAME``, ``SUMMARY`` (one line), a frozen dataclass ``Config``,
 which differ in numbers only) and three functions: ``jobs(config, device)``, a list of dicts, each with its ``"size"`` in
 config-steps; ``run_job(config, job, device, checkpoint, report)``, a dict of arrays; ``collect(config, jobs, results)``,
 the metrics, the summary and the arrays of the record. A module whose data are made from seeds also offers
-``origin_of_data(config)``, a data set with a name and a digest; one whose result other library files settle than those
-of ``__main__.NUMERICS`` names them in a ``NUMERICS`` of its own.
+``origin_of_data(config)``, a data set with a name and a digest; one whose arrays mix what several jobs found also offers
+``pairs(config, job, result, record)``, for :mod:`deeplinear.verification`: what the record holds of one job and what its
+result says. What it imports from this package settles its result
+(:mod:`deeplinear.sources`).
 """
 
+from .. import data
 from . import (l4_tries, layers_and_rule, mnist_balance, mnist_convnet, mnist_tutorial, phase_diagram,
                regression_depth, regression_models, relu_balance, two_scales)
 
 EXPERIMENTS = {module.NAME: module for module in (layers_and_rule, regression_depth, l4_tries, regression_models,
                                                    phase_diagram, two_scales, mnist_convnet, mnist_tutorial,
                                                    mnist_balance, relu_balance)}
+
+
+def data_of(module, config):
+    """The :class:`deeplinear.data.Dataset` of an experiment, or one that stands for it."""
+    return module.origin_of_data(config) if hasattr(module, "origin_of_data") else data.load(config.dataset)

@@ -14,7 +14,6 @@ from .mnist_convnet import NETS, VALIDATION
 
 NAME = "mnist-balance"
 SUMMARY = "balance of every channel of the MNIST ConvNet over training, by SGD and with momentum (paper B, Theorem 2.3)"
-NUMERICS = ("data.py", "chain.py", "convnet.py", "descent", "homogeneous.py", "experiments/mnist_convnet.py")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ from .. import chain, convnet, data
 
 NAME = "mnist-convnet"
 SUMMARY = "the MNIST ConvNet, original and with redundant linear layers, two nets, controls (paper A, Figure 5 right)"
-NUMERICS = ("data.py", "chain.py", "convnet.py")
 VALIDATION = 5000  # the first images, as in the tutorial
 
 
@@ -126,3 +125,19 @@ def collect(config, jobs, results):
             "validation_loss": validation[best, 0].median().item(), "validation_error": validation[best, 1].median().item(),
             "milliseconds_a_step": 1000 * sum(float(r["seconds"]) for _, r in mine) / int(batches.isfinite().sum())}
     return metrics, summary, arrays
+
+
+def pairs(config, job, result, record):
+    """Of one model and seed the losses of every batch and the penalty at the model's best rate, and the loss at the end
+    at every rate (1, rates), as in the record and in ``result``."""
+    model, seed = config.models[job["model"]], config.seeds.index(job["seed"])
+    rows = [row for row in record.metrics if (row["model"], row["seed"]) == (model.name, job["seed"])]
+    stored = torch.tensor([torch.nan if row["loss"] is None else row["loss"] for row in rows], dtype=torch.float32)
+    batches, penalty = torch.as_tensor(result["data"]), torch.as_tensor(result["penalty"])
+    found = {f"{model.name} last": (stored[None], batches[:, -config.window:].mean(1)[None])}
+    best = record.summary[model.name]["best_rate"]
+    if best is not None:
+        at = model.rates.index(best)
+        found |= {model.name: (record.arrays[model.name][:, seed], batches[at].float()),
+                  f"{model.name} penalty": (record.arrays[f"{model.name} penalty"][:, seed], penalty[at].float())}
+    return found

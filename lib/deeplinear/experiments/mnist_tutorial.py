@@ -3,11 +3,10 @@
 import dataclasses
 
 from . import mnist_convnet
-from .mnist_convnet import MODELS, collect, jobs, run_job
+from .mnist_convnet import MODELS, collect, jobs, pairs, run_job
 
 NAME = "mnist-tutorial"
 SUMMARY = "the MNIST ConvNet for ten passes at the tutorial's settings, original and deep (paper A, Figure 5 right)"
-NUMERICS = (*mnist_convnet.NUMERICS, "experiments/mnist_convnet.py")
 
 
 @dataclasses.dataclass(frozen=True)

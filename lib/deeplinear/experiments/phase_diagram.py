@@ -60,7 +60,7 @@ def problem(config, conditioning, noise, draw):
     Z = torch.linalg.qr(Z - Z.mean(0)).Q * config.rows**0.5  # exactly the variances asked for
     signs = chain.normal(config.features, generator=generator).sign()
     signal = Z @ signs / config.features**0.5
-    return Z * spread, signal + noise * chain.normal(config.rows, generator=generator)
+    return data.shake(Z * spread), signal + noise * chain.normal(config.rows, generator=generator)
 
 
 def origin_of_data(config):
@@ -129,3 +129,10 @@ def collect(config, jobs, results):
                for k, noise in enumerate(config.noise) for n, depth in enumerate(config.depths)]
     summary = {"runs": found.numel(), "goal": config.share}
     return metrics, summary, arrays
+
+
+def pairs(config, job, result, record):
+    """Everything of one power and conditioning, (1, noise, depths), recorded and in ``result``."""
+    where = config.powers.index(job["p"]), config.conditioning.index(job["conditioning"])
+    alone = dataclasses.replace(config, powers=(job["p"],), conditioning=(job["conditioning"],))
+    return {name: (record.arrays[name][where][None], array[0]) for name, array in collect(alone, [job], [result])[2].items()}

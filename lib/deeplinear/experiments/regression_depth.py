@@ -104,3 +104,31 @@ def collect(config, jobs, results):
                          "diverged_at": int(diverged[r, s]) if diverged[r, s] >= 0 else None}
                         for r, rate in enumerate(config.rates) for s, seed in enumerate(config.seeds)]
     return metrics, summary, arrays
+
+
+def pairs(config, job, result, record):
+    """Of the job's runs the curves at the best rate (records, runs) and the last gaps (1, runs), as in the record and in
+    ``result``."""
+    dataset, p, found = data.load(config.dataset), job["p"], {}
+    loss = losses.LpLoss(dataset.X, dataset.y, p)
+    minimum = loss.value(losses.minimiser(loss)).item()
+    for depth in config.depths:
+        gaps = torch.as_tensor(result[f"depth {depth} loss"]) - minimum
+        rows = [row for row in record.metrics if (row["p"], row["depth"]) == (p, depth)]
+        found |= curves_and_ends(f"l{p} depth {depth}", config, job, gaps, result[f"depth {depth} diverged"], rows,
+                                 record.arrays, record.summary[f"l{p}"][f"depth {depth}"]["best_rate"])
+    return found
+
+
+def curves_and_ends(name, config, job, gaps, diverged, rows, arrays, best):
+    """Pairs of one model: ``gaps`` (records, runs), of every ``parts``-th rate and seed, beside the rows of the record's
+    metrics and beside its curves at the rate ``best``, if there is one."""
+    mine = slice(job["part"], None, job["parts"])
+    last = torch.where(torch.as_tensor(diverged) < 0, gaps[-1], torch.nan)
+    stored = torch.tensor([torch.nan if row["gap"] is None else row["gap"] for row in rows[mine]], dtype=torch.float64)
+    found = {f"{name} last": (stored[None], last[None])}
+    if best is not None:
+        runs = [(i, config.seeds.index(row["seed"])) for i, row in enumerate(rows[mine]) if row["rate"] == best]
+        here, there = (list(column) for column in zip(*runs)) if runs else ([], [])
+        found[name] = arrays[name][:, there], gaps[:, here]
+    return found

@@ -10,6 +10,7 @@ import dataclasses
 import torch
 
 from .. import chain, data, descent, losses, optimizers
+from .regression_depth import curves_and_ends
 
 NAME = "regression-models"
 SUMMARY = "l4 regression: optimisers, depth up to 8, two starts, each at its own best rate (paper A, Figures 4 and 5)"
@@ -121,3 +122,16 @@ def _median_steps(steps, gaps, level):
     runs = descent.Trajectory(steps, gaps, weights=[], diverged_at=None)
     first = runs.steps_to(level).median().item()
     return None if first == float("inf") else first
+
+
+def pairs(config, job, result, record):
+    """As in ``regression_depth``, for every model."""
+    dataset, found = data.load(config.dataset), {}
+    loss = losses.LpLoss(dataset.X, dataset.y, config.power)
+    minimum = loss.value(losses.minimiser(loss)).item()
+    for name in map(label, config.models):
+        gaps = torch.as_tensor(result[name]) - minimum
+        rows = [row for row in record.metrics if row["model"] == name]
+        found |= curves_and_ends(name, config, job, gaps, result[f"{name} diverged"], rows, record.arrays,
+                                 record.summary[name]["best_rate"])
+    return found

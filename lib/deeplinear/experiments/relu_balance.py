@@ -14,7 +14,6 @@ from .. import chain, data, descent
 
 NAME = "relu-balance"
 SUMMARY = "squared norms of the layers of a ReLU net from balanced and unbalanced starts (paper B, Figure 2)"
-NUMERICS = ("chain.py", "descent")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,8 @@ def origin_of_data(config):
 def problem(config, seed):
     """Inputs (rows, widths[0]) and labels (rows, widths[-1])."""
     generator = chain.seeded(seed)
-    return tuple(chain.normal(config.rows, width, generator=generator) for width in (config.widths[0], config.widths[-1]))
+    X, Y = (chain.normal(config.rows, width, generator=generator) for width in (config.widths[0], config.widths[-1]))
+    return data.shake(X), Y
 
 
 def jobs(config, device):
@@ -101,3 +101,10 @@ def collect(config, jobs, results):
                              "ratios": (middle[-1, :-1] / middle[-1, 1:]).tolist(), "loss": sorted(loss)[len(loss) // 2]}
             metrics += [{"start": start, "rate": rate, "seed": seed, "loss": end} for (seed, _), end in zip(mine, loss)]
     return metrics, summary, arrays
+
+
+def pairs(config, job, result, record):
+    """The squares of one run, recorded and in ``result``, and the steps looked at."""
+    name = f"{job['start']} {job['rate']:g}"
+    return {"at": (record.arrays["at"], result["at"]),
+            name: (record.arrays[name][..., config.seeds.index(job["seed"])], result["squares"])}

@@ -52,7 +52,8 @@ def rates(config):
 
 def problem(p, ratio):
     """The loss; its minimum is 0."""
-    return losses.LpLoss([[float(ratio), 0.0], [0.0, 1.0]], [1.0, 1.0], p, reduction="sum", scale=1 / p)
+    X = data.shake(torch.tensor([[float(ratio), 0.0], [0.0, 1.0]], dtype=torch.float64))
+    return losses.LpLoss(X, [1.0, 1.0], p, reduction="sum", scale=1 / p)
 
 
 def jobs(config, device):
@@ -106,3 +107,9 @@ def collect(config, jobs, results):
     summary = {f"p {p}": {f"depth {depth}": {"exponent": None if np.isnan(exponent[i, n, 0]) else exponent[i, n, 0].item()}
                           for n, depth in enumerate(config.depths)} for i, p in enumerate(config.powers)}
     return metrics, summary, {"steps": torch.from_numpy(steps), "exponent": torch.from_numpy(exponent)}
+
+
+def pairs(config, job, result, record):
+    """The steps of one power and ratio (1, depths, angles), recorded and in ``result``."""
+    where = config.powers.index(job["p"]), config.ratios.index(job["ratio"])
+    return {"steps": (record.arrays["steps"][where][None], result["steps_to_goal"].min(1)[None])}
