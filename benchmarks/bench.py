@@ -11,7 +11,6 @@ import json
 import statistics
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +62,7 @@ def main(arguments=None):
     report = {
         "device": dl.recorded.device_name(device), "data": source, "rounds": options.rounds, "seconds": options.seconds,
         "threads": torch.get_num_threads(), "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("torch", "numpy", "scipy", "deeplinear")},
+        "versions": dl.recorded.versions(),
         "tables": tables, "growth": growth(X, y, options), "time_to_gap": time_to_gap(X, y, options),
     }
     report["targets"] = targets(tables, device)

@@ -17,8 +17,6 @@ import shlex
 import subprocess
 import sys
 import time
-import zipfile
-import zlib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,7 +27,7 @@ import torch
 from . import data
 
 SCHEMA = 1
-PACKAGES = ("deeplinear", "torch", "numpy", "scipy")
+PACKAGES = ("deeplinear", "numpy", "scipy")
 
 
 class RecordError(RuntimeError):
@@ -88,6 +86,11 @@ def origin(source_files):
             "command": shlex.join(["python", "-m", "deeplinear", *sys.argv[1:]])}
 
 
+def versions():
+    """The versions that numbers depend on; torch's own names its build, 2.13.0+cu130, where the distribution's may not."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__), **{name: version(name) for name in PACKAGES}}
+
+
 def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, device, folder):
     """Write a record to ``folder``; a record already there is replaced only once the new one is complete on disk.
 
@@ -106,7 +109,7 @@ def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, dev
         "provenance": {
             **origin, "scale": scale, "dataset": {"name": dataset.name, "sha256": dataset.sha256},
             "arrays_sha256": arrays_sha256,
-            "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+            "versions": versions(),
             "device": device, "dtype": config.dtype, "threads": torch.get_num_threads(),
             "finished": finished.isoformat(timespec="seconds"),
             "wall_seconds": round((finished - datetime.datetime.fromisoformat(origin["started"])).total_seconds()),
@@ -148,7 +151,10 @@ def load(name, config=None, folder=None, quiet=False):
     packed = arrays_path.read_bytes() if arrays_path.is_file() else b""
     if hashlib.sha256(packed).hexdigest() != arrays_sha256:
         raise RecordError(f"{arrays_path} is missing or damaged; its SHA-256 differs from the one in {path.name}. {again}")
-    arrays = {key: torch.from_numpy(array) for key, array in _unpacked(packed).items()}
+    try:
+        arrays = {key: torch.from_numpy(array) for key, array in _unpacked(packed).items()}
+    except Exception as error:  # whatever the readers raise, as in read_arrays
+        raise RecordError(f"{arrays_path} holds other things than arrays of numbers ({error}). {again}") from error
     record = Record(name, made_with, content["metrics"], content["summary"], content["provenance"], arrays)
     if not quiet:
         print(record.source)
@@ -215,7 +221,7 @@ def read_arrays(path):
     """Read what :func:`write_arrays` wrote; :class:`RecordError` for a damaged file."""
     try:
         return _unpacked(path.read_bytes())
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a header is parsed as Python source: what that raises differs between Pythons
         raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Remove it to start again") from error
 
 
