@@ -183,15 +183,28 @@ def test_a_path_with_spaces(tmp_path, plain):
     done = command(*RUN, str(folder / "é"), DEEPLINEAR_DATA=str(folder), **ASCII)
     assert done.returncode == 0, done.stderr
     assert same(arrays(folder / "é"), plain)
-    shutil.copy(ROOT / "Makefile", folder)
-    shutil.copytree(ROOT / "book" / "_ext", folder / "book" / "_ext")
-    (folder / "lib").mkdir()
-    for name in ("requirements.txt", "constraints.txt", "pyproject.toml", "_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "tests").mkdir()
-    (folder / "tests" / "test_claims.py").touch()
-    planned = subprocess.run(["make", "-n", "book", "test"], cwd=folder, capture_output=True, text=True)
+    if os.name == "posix":
+        assert built(folder / "é, a copy") == f"the book: {(folder / 'é, a copy' / '_build' / 'html' / 'index.html').as_uri()}"
+
+
+def built(copy):
+    """What ``make book`` says in a copy of the checkout whose book is built; first it plans ``make book test`` there."""
+    shutil.copytree(ROOT / "book" / "_ext", copy / "book" / "_ext")
+    for name in ("Makefile", "requirements.txt", "constraints.txt", "pyproject.toml", "_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("lib/empty", "tests/test_claims.py", ".venv/.ready", "_build/html/.built"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+    (copy / "tests" / "test_claims.py").touch()
+    planned = subprocess.run(["make", "-n", "book", "test"], cwd=copy, capture_output=True, text=True)
     assert planned.returncode == 0 and "jupyter-book build ." in planned.stdout, planned.stderr
+    (copy / ".venv" / "bin").mkdir()
+    (copy / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (copy / ".venv" / ".ready").touch()
+    (copy / "_build" / "html" / ".built").touch()
+    done = subprocess.run(["make", "--no-print-directory", "book"], cwd=copy, capture_output=True, text=True,
+                          env={**os.environ, **ASCII})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_another_locale(tmp_path, plain):
