@@ -55,7 +55,8 @@ clean:
 
 # The environment: made again when what it is made from changes. One line says what went wrong.
 .venv/.ready: requirements.txt constraints.txt pyproject.toml | $(BIN)/python
-	@echo "setting up .venv (a few minutes, 1.5 GB)"
+	@echo "setting up .venv, a few minutes: 0.3 GB to download, under 2 GB on disk; on Linux 3 GB and 5.5 GB, since pip takes"
+	@echo "a CUDA build of PyTorch there, unless a CPU build was installed first (README.md says how)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt -c constraints.txt > .venv/setup.log 2>&1 || \
 	  { echo "error: installing requirements.txt failed: $$(grep -i '^error' .venv/setup.log | head -n 1) (all of it: .venv/setup.log)"; exit 1; }
 	@touch $@
