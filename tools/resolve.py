@@ -1,4 +1,4 @@
-"""Resolve requirements.txt for every Python and system that a reader may have; nothing is installed.
+"""Resolve requirements.txt for every Python and system that a reader may have, without installing anything.
 
     python tools/resolve.py            each pair against constraints.txt; exit status 1 where one fails
     python tools/resolve.py --write    write constraints.txt again, keeping the versions that still fit
@@ -39,10 +39,11 @@ def packages(text):
 
 
 def resolve(*options):
-    """What uv resolves the direct requirements to, from wheels alone. ``RuntimeError`` with its words where it cannot."""
+    """What uv resolves the direct requirements to, from wheels alone; ``RuntimeError`` with its words where it cannot."""
     done = subprocess.run([sys.executable, "-m", "uv", "pip", "compile", "-", "--only-binary", ":all:", "--no-header",
-                           "--no-annotate", "--no-emit-index-url", "--quiet", *options], input="\n".join(direct()), cwd=ROOT,
-                          capture_output=True, encoding="utf-8", env={**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0"})
+                           "--no-annotate", "--no-emit-index-url", "--quiet", *options], cwd=ROOT, capture_output=True,
+                          input="\n".join(direct()), encoding="utf-8",
+                          env={**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0"})
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     return packages(done.stdout)
@@ -52,7 +53,8 @@ def check(python, system):
     """Why ``constraints.txt`` does not serve this Python on this system, or None."""
     pinned = packages((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     try:
-        taken = resolve("--constraint", "constraints.txt", "--python-version", python, "--python-platform", SYSTEMS[system])
+        taken = resolve("--constraint", "constraints.txt", "--python-version", python,
+                        "--python-platform", SYSTEMS[system])
     except RuntimeError as error:
         return str(error)
     unpinned = [line for name, line in taken.items() if name not in pinned]
