@@ -17,7 +17,8 @@ import deeplinear as dl
 from deeplinear import shards
 from deeplinear.__main__ import main
 
-with_signals = pytest.mark.skipif(os.name != "posix", reason="the test sends signals of POSIX")
+if os.name != "posix":
+    pytest.skip("the tests send signals of POSIX", allow_module_level=True)
 
 
 def work(folder, log="log", **changes):
@@ -66,7 +67,6 @@ def test_processes_find_what_one_process_finds(tmp_path, alone):
     assert not mine.folder.exists()
 
 
-@with_signals
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, alone):
     mine = work(tmp_path, pause=0.1)
 
@@ -86,8 +86,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, alone):
     assert after[1][0] in ("at-150", "at-200")  # the interrupted job went on from where it was
 
 
-@with_signals
-@pytest.mark.parametrize("how", ["ctrl-c", "killed"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_workers_stop_with_their_command(tmp_path, alone, how):
     """Ctrl-C at a terminal, or a kill of the command alone: its workers leave checkpoints; the same command resumes."""
     mine = work(tmp_path, pause=0.1)
@@ -98,12 +97,12 @@ def test_workers_stop_with_their_command(tmp_path, alone, how):
     with open(tmp_path / "errors", "wb") as errors:
         command = subprocess.Popen([sys.executable, script], stderr=errors, start_new_session=True)
     wait_for(lambda: len({line[2] for line in lines(mine) if line[0] == "at-50"}) == 2)
-    if how == "ctrl-c":  # as a terminal does it, to the whole group
-        os.killpg(command.pid, signal.SIGINT)
+    if how == signal.SIGINT:  # as a terminal does it, to the whole group
+        os.killpg(command.pid, how)
     else:
         command.kill()
     command.wait(timeout=30)
-    assert ("KeyboardInterrupt" in (tmp_path / "errors").read_text()) == (how == "ctrl-c")
+    assert ("KeyboardInterrupt" in (tmp_path / "errors").read_text()) == (how == signal.SIGINT)
     wait_for(lambda: len(list(mine.folder.glob("*.part.npz"))) >= 2)
     before = len(lines(mine))
     time.sleep(0.6)
@@ -111,7 +110,6 @@ def test_workers_stop_with_their_command(tmp_path, alone, how):
     assert same(run(work(tmp_path, pause=0.1), workers=2), alone)
 
 
-@with_signals
 def test_a_killed_worker_is_named_and_what_was_finished_is_kept(tmp_path, alone):
     mine = work(tmp_path, pause=0.05)
 
@@ -130,7 +128,6 @@ def test_a_killed_worker_is_named_and_what_was_finished_is_kept(tmp_path, alone)
     assert ended and not set(ended) & {line[1] for line in lines(mine)[before:]}
 
 
-@with_signals
 def test_a_cluster_survives_the_loss_of_a_worker(tmp_path, alone):
     """Two worker processes, one killed in the middle of a job: the same arrays, and no finished job runs again."""
     distributed = pytest.importorskip("distributed")
