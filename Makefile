@@ -2,11 +2,13 @@
 # make lab     open JupyterLab            make refresh  run the notebooks and store their outputs
 # make results record the experiments     make bench    measure speeds against peers
 # make gpu     on a machine with a GPU: its tests, make bench, then make results, in SECONDS=600
+# make shake   which printed digits hang on the last bit, or on the processor? (half an hour)
 # make pdf     print the book to _build/book.pdf with Chromium
 # make clean   remove what make made
+# make resolve can every Python and system install the pins?   make constraints  write constraints.txt again
 
 .DELETE_ON_ERROR:
-.PHONY: book test pdf lab refresh results bench gpu clean
+.PHONY: book test pdf lab refresh results bench gpu shake clean resolve constraints
 
 RECENT := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 ifndef PYTHON
@@ -19,7 +21,7 @@ export OMP_NUM_THREADS ?= 1
 SOURCES := _config.yml _toc.yml $(wildcard tests/claims/test_*.py) $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
 
 book: _build/html/.built
-	@echo "the book: file://$(CURDIR)/_build/html/index.html"
+	@$(BIN)/python -c "from pathlib import Path; print('the book:', Path('_build/html/index.html').absolute().as_uri())"
 
 test: .venv/.ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py --ignore=tests/test_browser.py
@@ -41,6 +43,9 @@ results: .venv/.ready
 	@for name in $$($(BIN)/python -m deeplinear list | cut -d: -f1); do \
 	  $(BIN)/python -m deeplinear run $$name --scale full --out book/results || exit 1; done
 
+shake: .venv/.ready
+	$(BIN)/python tools/shake.py
+
 bench: .venv/.ready
 	$(BIN)/python benchmarks/bench.py
 
@@ -50,19 +55,32 @@ gpu:
 	@$(or $(PYTHON),python3) tools/gpu.py --seconds $(SECONDS) $(if $(OUT),--out "$(OUT)") $(if $(WHEELS),--wheels "$(WHEELS)") \
 	  $(if $(RESUME),--resume "$(RESUME)")
 
+resolve: .venv/.uv
+	$(BIN)/python tools/resolve.py
+
+constraints: .venv/.uv
+	$(BIN)/python tools/resolve.py --write
+
 clean:
 	rm -rf .venv _build .pytest_cache .hypothesis lib/*.egg-info
 
 # The environment: made again when what it is made from changes. One line says what went wrong.
-.venv/.ready: requirements.txt constraints.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one, or name one: make PYTHON=/path/to/python3"; exit 1; }
-	@$(PYTHON) -c $(RECENT) 2>/dev/null || \
-	  { echo "error: $(PYTHON) is not a Python 3.11 or newer with venv ($$($(PYTHON) --version 2>&1 | head -n 1))"; exit 1; }
-	@echo "setting up .venv with $(PYTHON) (a few minutes, 1.5 GB)"
-	@$(PYTHON) -m venv .venv || { echo "error: '$(PYTHON) -m venv .venv' failed"; exit 1; }
+.venv/.ready: requirements.txt constraints.txt pyproject.toml | $(BIN)/python
+	@echo "setting up .venv, a few minutes: 0.3 GB to download, under 2 GB on disk; on Linux 3 GB and 5.5 GB, since pip takes"
+	@echo "a CUDA build of PyTorch there, unless a CPU build was installed first (README.md says how)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt -c constraints.txt > .venv/setup.log 2>&1 || \
 	  { echo "error: installing requirements.txt failed: $$(grep -i '^error' .venv/setup.log | head -n 1) (all of it: .venv/setup.log)"; exit 1; }
 	@touch $@
+
+.venv/.uv: | $(BIN)/python
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
+	@touch $@
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c $(RECENT) 2>/dev/null || \
+	  { echo "error: $(PYTHON) is not a Python 3.11 or newer with venv ($$($(PYTHON) --version 2>&1 | head -n 1))"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "error: '$(PYTHON) -m venv .venv' failed"; exit 1; }
 
 # From an empty folder whenever a source is newer: an incremental build would hide warnings.
 _build/html/.built: .venv/.ready $(SOURCES)

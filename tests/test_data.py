@@ -33,7 +33,7 @@ def test_ethanol_labels_are_the_ppm_values(ethanol):
     assert ethanol.X.shape == (2565, 128)
     assert abs(ethanol.y_mean - 114.95029239766) < 1e-10
     ppm = ethanol.y * ethanol.y_scale + ethanol.y_mean
-    assert torch.unique(ppm.round(decimals=6)).tolist() == list(data.ETHANOL_PPM)
+    assert torch.unique(ppm.round(decimals=6)).tolist() == list(data.readers.ETHANOL_PPM)
     spectrum = torch.linalg.eigvalsh(ethanol.X.T @ ethanol.X / 2565)
     assert abs(spectrum[-1] - 72.94) < 0.01
 
@@ -140,10 +140,10 @@ def idx(axes=3, shape=(2, 2, 3), kind=8, extra=0):
 
 
 def test_idx_is_read_strictly():
-    assert data.parse_idx(idx(), 3).tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
+    assert data.readers.parse_idx(idx(), 3).tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
     for broken in (idx(kind=13), idx(extra=1), idx()[:-1], idx()[:9], idx(axes=1), idx(shape=(2, 2, 4)), b""):
         with pytest.raises(data.DataUnavailable, match="an IDX file .*; expected"):
-            data.parse_idx(broken, 3)
+            data.readers.parse_idx(broken, 3)
 
 
 def test_labels_that_do_not_fit_the_images_are_refused():

@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -65,8 +66,9 @@ def test_a_full_disk_keeps_the_old_record(tmp_path, monkeypatch, capsys, step):
     before, replace, jobs = arrays(tmp_path), os.replace, []
 
     def full(source, target):
-        jobs.extend([target] if "/job-" in str(target) else [])
-        if len(jobs) == 2 if step == "a job" else "/job-" not in str(target):
+        is_job = Path(target).name.startswith("job-")
+        jobs.extend([target] if is_job else [])
+        if len(jobs) == 2 if step == "a job" else not is_job:
             raise OSError(28, "No space left on device", str(target))
         replace(source, target)
 
@@ -100,6 +102,11 @@ def test_two_runs_at_once(tmp_path, capsys):
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npz"]
 
 
+def in_shell(path):
+    """A pattern for a path as a command line names it."""
+    return re.escape(shlex.quote(str(path)))
+
+
 @pytest.mark.parametrize("damage, said", [
     (lambda path, text: path.write_bytes(b"\xff\xfe{"), "is not a readable record"),
     (lambda path, text: path.write_text(text[:200]), "is not a readable record"),
@@ -114,7 +121,7 @@ def test_a_damaged_or_older_record(tmp_path, damage, said):
         shutil.copy(path, tmp_path)
     path = tmp_path / "two-scales.json"
     damage(path, path.read_text())
-    again = f"Make it with: python -m deeplinear run two-scales --scale full --out {tmp_path}"
+    again = f"Make it with: python -m deeplinear run two-scales --scale full --out {in_shell(tmp_path)}"
     with pytest.raises(dl.recorded.RecordError, match=f"{said}.*{again}"):
         recorded.load("two-scales", folder=tmp_path)
 
@@ -122,7 +129,7 @@ def test_a_damaged_or_older_record(tmp_path, damage, said):
 def test_a_record_of_other_settings_names_the_way_to_another(tmp_path):
     for path in (ROOT / "book" / "results").glob("two-scales.*"):
         shutil.copy(path, tmp_path)
-    with pytest.raises(dl.recorded.RecordError, match=f"was made with .*; expected .*Make it with: .* --out {tmp_path}"):
+    with pytest.raises(dl.recorded.RecordError, match=f"was made with .*; expected .*Make it with: .* --out {in_shell(tmp_path)}"):
         recorded.load("two-scales", config={"seeds": []}, folder=tmp_path)
 
 
@@ -183,13 +190,27 @@ def test_a_path_with_spaces(tmp_path, plain):
     done = command(*RUN, str(folder / "é"), DEEPLINEAR_DATA=str(folder), **ASCII)
     assert done.returncode == 0, done.stderr
     assert same(arrays(folder / "é"), plain)
-    shutil.copy(ROOT / "Makefile", folder)
-    shutil.copytree(ROOT / "book" / "_ext", folder / "book" / "_ext")
-    (folder / "lib").mkdir()
-    for name in ("requirements.txt", "constraints.txt", "pyproject.toml", "_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder)
-    planned = subprocess.run(["make", "-n", "book", "test"], cwd=folder, capture_output=True, text=True)
+    if os.name == "posix":
+        assert built(folder / "é, a copy") == f"the book: {(folder / 'é, a copy' / '_build' / 'html' / 'index.html').as_uri()}"
+
+
+def built(copy):
+    """What ``make book`` says in a copy of the checkout whose book is built; first it plans ``make book test`` there."""
+    shutil.copytree(ROOT / "book" / "_ext", copy / "book" / "_ext")
+    for name in ("Makefile", "requirements.txt", "constraints.txt", "pyproject.toml", "_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("lib/empty", ".venv/.ready", "_build/html/.built"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+    planned = subprocess.run(["make", "-n", "book", "test"], cwd=copy, capture_output=True, text=True)
     assert planned.returncode == 0 and "jupyter-book build ." in planned.stdout, planned.stderr
+    (copy / ".venv" / "bin").mkdir()
+    (copy / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (copy / ".venv" / ".ready").touch()
+    (copy / "_build" / "html" / ".built").touch()
+    done = subprocess.run(["make", "--no-print-directory", "book"], cwd=copy, capture_output=True, text=True,
+                          env={**os.environ, **ASCII})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_another_locale(tmp_path, plain):

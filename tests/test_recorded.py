@@ -1,9 +1,11 @@
 import dataclasses
 import hashlib
+import io
 import json
 import operator
 import os
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -38,6 +40,30 @@ def test_round_trip_with_provenance(tmp_path, capsys):
     assert {"commit", "dirty", "source_sha256", "device", "dtype", "wall_seconds", "started", "command"} <= p.keys()
     assert capsys.readouterr().out.startswith(
         f"recorded {p['finished'][:10]}: diabetes, quick scale, 2 seeds, float64, CPU")
+
+
+def test_the_build_of_torch_is_recorded_not_its_distribution(monkeypatch):
+    """The index's torch for Linux calls itself 2.13.0+cu130, its distribution 2.13.0."""
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
+    assert recorded.versions()["torch"] == "2.13.0+cu130"
+
+
+def test_a_header_that_is_no_python_is_a_record_error(tmp_path):
+    """NumPy parses an array's header as Python source, and what that raises is on no list of what a reader raises."""
+    content = io.BytesIO()
+    header = b"{'descr': (\n"
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("curve.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    (tmp_path / "job.npz").write_bytes(content.getvalue())
+    with pytest.raises(recorded.RecordError, match="job.npz is damaged .TokenError.*Remove it to start again"):
+        recorded.read_arrays(tmp_path / "job.npz")
+    path = write(tmp_path / "records")
+    record = json.loads(path.read_text())
+    record["provenance"]["arrays_sha256"] = digest = hashlib.sha256(content.getvalue()).hexdigest()
+    path.write_text(json.dumps(record))
+    path.with_name(f"trial.{digest[:12]}.npz").write_bytes(content.getvalue())
+    with pytest.raises(recorded.RecordError, match="trial.*npz holds other things than arrays of numbers.*Make it with"):
+        recorded.load("trial", folder=path.parent)
 
 
 def test_a_new_record_replaces_the_old_one_and_its_arrays(tmp_path):

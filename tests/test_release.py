@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
 import zipfile
 from importlib.metadata import version
@@ -40,10 +39,7 @@ def installed(tmp_path_factory):
             shutil.copy(source, target)
     run("-c", "from setuptools import build_meta; build_meta.build_sdist('..')", cwd=checkout)
     (archive,) = folder.glob("*.tar.gz")
-    with tarfile.open(archive) as file:
-        file.extractall(folder / "source", filter="data")
-    (source,) = (folder / "source").iterdir()
-    run("-c", "from setuptools import build_meta; build_meta.build_wheel('../..')", cwd=source)
+    run("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", archive, cwd=folder)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:  # a pure wheel is installed by unpacking it
         file.extractall(folder / "site")
@@ -90,12 +86,28 @@ def test_the_version_is_the_same_everywhere():
     assert f"## {citation['version']}" in (ROOT / "book" / "changelog.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
-def test_workflows_call_what_exists(path):
-    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+def jobs():
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        for name, job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].items():
+            yield pytest.param(job, id=f"{path.stem}-{name}")
+
+
+@pytest.mark.parametrize("job", list(jobs()))
+def test_workflows_call_what_exists(job):
     targets = set(re.findall(r"^([.\w/-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
-    assert steps[0]["uses"].startswith("actions/checkout@")
-    for step in steps:
+    for step in job["steps"]:
         for command in re.findall(r"^make (.*)$", step.get("run", ""), re.M):
             assert {word for word in command.split() if "=" not in word} <= targets, command
+        for file in re.findall(r"(?<![\w/.-])(?:tests|tools|book|benchmarks)(?:/[\w./-]+)?(?=\s|$)|\w+\.(?:txt|toml)",
+                               step.get("run", "")):
+            assert (ROOT / file).exists() or file == "newest.txt", file
+
+
+@pytest.mark.parametrize("job", list(jobs()))
+def test_what_may_write_to_the_repository_runs_nothing_from_it(job):
+    """Every action is pinned by commit; a job that checks out keeps no token and may only read."""
+    for step in job["steps"]:
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", step.get("uses", "actions/a@" + 40 * "0")), step
+    checkouts = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+    assert not checkouts or set(job.get("permissions", {}).values()) <= {"read"}

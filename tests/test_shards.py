@@ -17,6 +17,9 @@ import deeplinear as dl
 from deeplinear import shards
 from deeplinear.__main__ import main
 
+if os.name != "posix":
+    pytest.skip("the tests send signals of POSIX", allow_module_level=True)
+
 
 def work(folder, log="log", **changes):
     return shards.Work("trial_experiment", trial_experiment.Config(log=str(folder / log), **changes), "cpu", "0", folder)

