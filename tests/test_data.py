@@ -149,7 +149,7 @@ def test_idx_is_read_strictly():
 def test_labels_that_do_not_fit_the_images_are_refused():
     labels = bytes((0, 0, 8, 1)) + struct.pack(">I", 2) + bytes((3, 10))
     with pytest.raises(data.DataUnavailable, match="2 images with 2 labels up to 10; expected a label 0 to 9 for each"):
-        data._idx_pair(gzip.compress(idx()), gzip.compress(labels))
+        data.readers.idx_pair(gzip.compress(idx()), gzip.compress(labels))
 
 
 class Frame(dict):

@@ -51,6 +51,13 @@ def test_another_processor_passes_and_a_changed_curve_fails():
     assert "drawn" in difference(svg, moved(svg, 1.0))
 
 
+def test_a_closed_curve_may_say_so_or_not():
+    closed = '<svg><path d="M 1.5 2 \nL 3 4 \nL 1.5 2 \n{}"/></svg>'
+    assert difference(closed.format(""), closed.format("z\n")) is None
+    assert difference(closed.format(""), closed.format("L 3 4 \nz\n")) is not None
+    assert difference(closed.replace("L 1.5 2", "L 1.5 9").format(""), closed.replace("L 1.5 2", "L 1.5 9").format("z\n")) is not None
+
+
 @pytest.mark.parametrize("change", [
     {"a panel": {"depth 1": CURVE["a panel"]["depth 1"]}},
     {"another": CURVE["a panel"]},

@@ -53,6 +53,8 @@ def _elements(text):
 def _renamed(key, value, names):
     if key == "id":
         return names[value]
+    if key == "d":  # a curve that ends where it began may say so or not, by the last bit: the picture is the same
+        return re.sub(r"M (\S+ \S+)([^Mz]* \1)\s+z", r"M \1\2", value).strip()
     return re.sub(r"#([^\s)\"']+)", lambda match: "#" + names.get(match[1], match[1]), value)
 
 
