@@ -19,7 +19,7 @@ import torch
 import trial_experiment
 
 import deeplinear as dl
-from deeplinear import recorded, shards
+from deeplinear import recorded, shards, sources
 from deeplinear.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def test_one_visit_and_another(tmp_path, monkeypatch, capsys, visit):
     shutil.rmtree(tmp_path / "work")  # another machine
     assert gpu.main(visit) == 0
     assert capsys.readouterr().out.count("done before") == 2
-    monkeypatch.setattr(recorded, "source_digest", lambda files: "of other source")
+    monkeypatch.setattr(sources, "digest", lambda file: "of other source")
     monkeypatch.setattr(gpu, "run", lambda command, log, end, environment: again.append(command))
     again = []
     assert gpu.main(visit) == 0 and len(again) == 2

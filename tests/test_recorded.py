@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import deeplinear as dl
-from deeplinear import recorded, sources
+from deeplinear import recorded
 from deeplinear.__main__ import main
 from deeplinear.experiments import EXPERIMENTS
 

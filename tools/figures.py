@@ -53,9 +53,16 @@ def _elements(text):
 def _renamed(key, value, names):
     if key == "id":
         return names[value]
-    if key == "d":  # a curve that ends where it began may say so or not, by the last bit: the picture is the same
-        return re.sub(r"M (\S+ \S+)([^Mz]* \1)\s+z", r"M \1\2", value).strip()
+    if key == "d":
+        return re.sub(r"M[^Mz]*z", _unclosed, value).strip()
     return re.sub(r"#([^\s)\"']+)", lambda match: "#" + names.get(match[1], match[1]), value)
+
+
+def _unclosed(curve):
+    """A closed curve without its last word where it ends at its beginning: by the last bit it may say so or not."""
+    numbers = [float(number) for number in NUMBER.findall(curve[0])]
+    returns = max(abs(a - b) for a, b in zip(numbers[:2], numbers[-2:])) < TOLERANCE
+    return curve[0][:-1].rstrip() + " " if returns else curve[0]
 
 
 def _apart(old, new, tolerance):

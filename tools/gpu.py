@@ -206,9 +206,9 @@ def unpack(archive, work):
 def _noted(name, command, options, files):
     """A task that leaves no record: ``done.json`` notes with which files, torch and device it has succeeded."""
     import torch
-    from deeplinear import recorded
+    from deeplinear import recorded, sources
     path = options.work / "done.json"
-    made_with = [recorded.source_digest([*files, *(ROOT / "lib").rglob("*.py")]), str(torch.__version__),
+    made_with = [*(sources.digest(file) for file in (*files, ROOT / "lib" / "deeplinear" / "__init__.py")), str(torch.__version__),
                  options.scale, recorded.device_name(options.device)]
 
     def noted():
@@ -226,13 +226,12 @@ def _experiments():
 
 
 def _recorded(name, options):
-    from deeplinear import recorded
-    from deeplinear.__main__ import sources
+    from deeplinear import recorded, sources
     from deeplinear.experiments import EXPERIMENTS
     module = EXPERIMENTS[name]
     with contextlib.suppress(recorded.RecordError):
         record = recorded.load(name, module.SCALES[options.scale], options.work / "results", quiet=True)
-        return record.provenance["source_sha256"] == recorded.source_digest(sources(module))
+        return record.stands_for(sources.digest(module.__file__))
     return False
 
 
