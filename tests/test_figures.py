@@ -82,3 +82,10 @@ def test_styles_and_colours_count():
     svg = plots.lines(CURVE).svg()
     assert difference(svg, svg.replace("#0072b2", "#0072b9")) is not None
     assert difference(svg, svg.replace("stroke-width: 1.8", "stroke-width: 4")) is not None
+
+
+def test_a_map_of_factors_does_not_hang_on_the_last_bit():
+    values = np.array([[1.0, 0.125, 8.5], [0.0, np.inf, np.nan]])
+    drawn = [plots.factors({"": values * (1 + eps)}, "abc", "de", "x", "y", "over").svg() for eps in (0, 1e-13, -1e-13)]
+    assert difference(drawn[0], drawn[1]) is None and difference(drawn[0], drawn[2]) is None
+    assert difference(drawn[0], plots.factors({"": values * 1.1}, "abc", "de", "x", "y", "over").svg()) is not None

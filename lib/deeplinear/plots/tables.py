@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgba
 
 from .figure import COLOURS, STYLE, Figure, styled, without_axes
 
-HALF_UP = 1 + 1e-9  # a number that lies between two roundings, 1/8 say, takes the upper one on every machine
+HALF_UP = 1 + 1e-9  # 1/8 takes the upper of two roundings, and 1 is no orange, on every machine
 
 
 @styled
@@ -21,14 +21,14 @@ def factors(panels, columns, rows, x, y, over):
     figure = Figure(figsize=(7.0, 2.35 * lines_ + 0.55), layout="constrained")
     axes = figure.subplots(lines_, min(3, len(panels)), squeeze=False, sharex=True, sharey=True)
     for ax, (name, values) in zip(axes.flat, panels.items()):
-        values = np.asarray(values, dtype=float)
+        values = np.asarray(values, dtype=float) * HALF_UP
         strength = np.clip(np.log2(np.clip(np.nan_to_num(values, nan=1.0), 1e-9, 1e9)) / 5, -1, 1)
         corners, colours = [], []
         for i, j in np.ndindex(values.shape):
             corners.append([(j, i), (j + 1, i), (j + 1, i + 1), (j, i + 1)])
-            colours.append(to_rgba(COLOURS[int(strength[i, j] < 0)], 0.75 * abs(strength[i, j])))
+            colours.append(to_rgba(COLOURS[int(strength[i, j] < 0)], round(0.75 * abs(strength[i, j]), 3)))
             value = values[i, j]
-            text = "–" if np.isnan(value) else ">" if np.isinf(value) else "<" if value == 0 else f"{value * HALF_UP:.2g}"
+            text = "–" if np.isnan(value) else ">" if np.isinf(value) else "<" if value == 0 else f"{value:.2g}"
             ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8.5)
         ax.add_collection(PolyCollection(corners, facecolors=colours, edgecolors="#999999", linewidths=0.5))
         ax.set(xticks=np.arange(len(columns)) + 0.5, xticklabels=columns, yticks=np.arange(len(rows)) + 0.5,
