@@ -23,7 +23,7 @@ SHARE = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """``distance``: the largest |today - recorded| among the numbers that tell; ``moved``: the most that the shake moves
+    """``distance``: the largest ``|today - recorded|`` among the numbers that tell; ``moved``: the most that the shake moves
     one of them, both as shares of the largest entry of the array; ``telling``: their share, in the worst array."""
 
     distance: float

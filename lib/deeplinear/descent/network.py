@@ -56,15 +56,17 @@ class Network:
             raise ValueError(f"the trajectory is one of {before.optimizer} on {before.rule!r}; expected the same to go on, "
                              f"not {kind} on {self.rule!r} (its weights alone start another)")
         for i, S in enumerate(before.tensors):
-            if self.basis is not None and i % len(self.parameters) == 0:
+            if self._is_turned(i, S):
                 S = S @ self.basis
             self.state[i] = S.expand(self.shape + S.shape[-2:]).reshape(-1, *S.shape[-2:]).clone()
 
     def optimizer_state(self):
         """The state of the optimiser in the coordinates of the data."""
-        if self.basis is None:
-            return self.state
-        return [S if i % len(self.parameters) else S @ self.basis.mT for i, S in enumerate(self.state)]
+        return [S @ self.basis.mT if self._is_turned(i, S) else S for i, S in enumerate(self.state)]
+
+    def _is_turned(self, i, S):
+        """Whether the i-th tensor of the optimiser's state belongs to the first layer, which turns with the features."""
+        return self.basis is not None and i % len(self.parameters) == 0 and S.shape[-2:] == self.parameters[0].shape[-2:]
 
     def restart(self):
         """Take up changed parameters: their end-to-end matrices ``W`` and the parts in which a step is taken."""
