@@ -40,6 +40,18 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
+class Stop(Exception):
+    """What interrupts a run."""
+
+
+def stop_at(step):
+    """A report that interrupts a run at this step."""
+    def report(done):
+        if done == step:
+            raise Stop
+    return report
+
+
 @pytest.fixture
 def ethanol():
     """The ethanol data, where it is on this machine; nothing is downloaded by a test."""

@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 import sympy as sp
 import torch
+from conftest import Stop, stop_at
 from emulated_graphs import Refused, graphs_on_a_cpu
 
 import deeplinear as dl
@@ -110,17 +111,6 @@ def test_graphs_of_all_sizes(monkeypatch):
     runs, graphs = captured(mine, 263, 263)
     lengths = {len(graph.calls) for graph in graphs}
     assert max(lengths) == 32 * min(lengths) and same(runs, dl.sweep(mine, 263, 263))
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_at(step):
-    def report(done):
-        if done == step:
-            raise Stop
-    return report
 
 
 @pytest.mark.parametrize("first, then", [(captured, captured), (captured, None), (None, captured)],

@@ -177,17 +177,6 @@ def test_end_to_end_rule_takes_the_step_of_the_formula():
     torch.testing.assert_close(moved, (1 - 3 * 0.02 * 0.1) * W - 0.02 * dl.preconditioner.apply(W, loss.gradient(W), 3))
 
 
-def test_one_diverged_run_of_the_end_to_end_rule_leaves_the_others_alone():
-    """Several outputs: its decomposition would fail on what is not finite, before the run leaves the batch."""
-    loss, _ = setup()
-    loss = dl.LpLoss(loss.X, loss.X[:, :2] ** 2, 4)
-    start = dl.near_zero_init((4, 3, 2), 0.5, generator(0))
-    both = dl.train(loss, start, dl.GD(torch.tensor([1e-3, 30.0], dtype=torch.float64)), 60, rule="end-to-end")
-    alone = dl.train(loss, start, dl.GD(1e-3), 60, rule="end-to-end")
-    assert both.diverged_at[1] > 0
-    torch.testing.assert_close(both.loss[:, 0], alone.loss, rtol=1e-12, atol=0)
-
-
 def test_minibatches_use_one_set_of_rows_for_all_layers():
     loss, weights = setup()
     run = dl.train(loss, weights, dl.GD(0.02), 1, batch_size=5, generator=generator(7))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import generator
+from conftest import Stop, generator, stop_at
 from test_descent import setup
 
 import deeplinear as dl
@@ -51,17 +51,6 @@ def test_matrices_that_diverge_under_the_rule_leave_the_others_alone():
     alone = dl.train(loss, weights, dl.GD(1e-3), 120, rule="end-to-end")
     torch.testing.assert_close(both.loss[:, 0], alone.loss, rtol=1e-10, atol=0)
     assert dl.train(loss, weights, dl.GD(30.0), 120, rule="end-to-end").diverged_at == both.diverged_at[1]
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_at(step):
-    def report(done):
-        if done == step:
-            raise Stop
-    return report
 
 
 @pytest.mark.parametrize("step", [0, 50, 150])
