@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deeplinear as dl
+from deeplinear import chain
 
 shapes = st.lists(st.integers(1, 5), min_size=2, max_size=7)
 batches = st.lists(st.integers(1, 3), max_size=2).map(tuple)
@@ -86,3 +87,48 @@ def test_arrays_are_layers():
     assert torch.equal(weights[0], dl.near_zero_init((3, 2, 1), 0.1, dl.seeded(3))[0])
     assert torch.equal(dl.chain.relative_imbalance(arrays), dl.chain.relative_imbalance(weights))
     assert (dl.end_to_end(arrays) == dl.end_to_end(weights).numpy()).all()
+
+
+def test_draws_follow_their_generator_and_leave_the_global_one_alone():
+    before = torch.get_rng_state()
+    for draw in (lambda g: dl.normal(50, 2, generator=g), lambda g: dl.uniform(-1, 3, 50, generator=g),
+                 lambda g: torch.from_numpy(dl.integers(-2, 2, 50, generator=g)),
+                 lambda g: chain.truncated_normal(50, std=0.1, generator=g)):
+        assert torch.equal(draw(dl.seeded(1)), draw(dl.seeded(1))) and not torch.equal(draw(dl.seeded(1)), draw(dl.seeded(2)))
+        with pytest.raises(TypeError, match="generator is None; expected dl.seeded"):
+            draw(None)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_draws_have_their_distributions():
+    u = dl.uniform(-1, 3, 10**5, generator=dl.seeded(0))
+    assert -1 <= u.min() < -0.999 and 2.999 < u.max() <= 3 and abs(u.mean() - 1) < 0.02
+    n = dl.integers(-2, 2, 10**5, generator=dl.seeded(0))
+    assert sorted(set(n.tolist())) == [-2, -1, 0, 1, 2] and max(abs((n == k).mean() - 0.2) for k in range(-2, 3)) < 0.01
+    t = chain.truncated_normal(10**5, std=0.5, generator=dl.seeded(0))
+    assert t.dtype == torch.float64 and 0.99 < t.abs().max() <= 1
+    edge = torch.distributions.Normal(0, 1).cdf(torch.tensor(2.0, dtype=torch.float64))
+    density = 4 * torch.exp(torch.tensor(-2.0).double()) / (2 * torch.pi) ** 0.5  # 2 z phi(z) at the cut z = 2
+    assert abs(t.std() / (0.5 * (1 - density / (2 * edge - 1)).sqrt()) - 1) < 0.01
+    assert chain.truncated_normal(3, std=0.0, generator=dl.seeded(0)).abs().max() == 0
+
+
+def test_the_draws_themselves_are_fixed():
+    """To eight digits, whatever the release of PyTorch and the processor: what a start was, it stays."""
+    near = lambda found, expected: torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-7, atol=1e-9)
+    near(dl.normal(2, generator=dl.seeded(0)), [1.5409961082, -0.2934289058])
+    near(dl.uniform(0, 1, 2, generator=dl.seeded(0)), [0.9700530018, 0.7078198644])
+    near(chain.truncated_normal(2, std=0.1, generator=dl.seeded(0)), [0.1632049458, 0.0519701002])
+    assert dl.integers(-9, 9, 6, generator=dl.seeded(0)).tolist() == [9, 4, -1, 8, 3, 6]
+
+
+def test_within_a_fork_the_global_generator_starts_at_the_seed():
+    before = torch.get_rng_state()
+    with dl.forked(3):
+        one = torch.nn.Linear(4, 2).weight.detach().clone()
+    with dl.forked(3):
+        two = torch.nn.Linear(4, 2).weight.detach().clone()
+    with pytest.raises(ZeroDivisionError), dl.forked(4):
+        other = torch.nn.Linear(4, 2).weight.detach().clone()
+        1 / 0
+    assert torch.equal(one, two) and not torch.equal(one, other) and torch.equal(before, torch.get_rng_state())
