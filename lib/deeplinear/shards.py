@@ -178,15 +178,17 @@ def _in_processes(work, waiting, workers, done, show):
 
 def _close(pool, workers):
     """Wait until the workers have stopped; a Ctrl-C meanwhile ends them at once, without another checkpoint."""
-    try:
-        with _on_interrupt(signal.default_int_handler):
-            pool.shutdown(cancel_futures=True)
-    except KeyboardInterrupt:
-        with _on_interrupt(signal.SIG_IGN):
-            for worker in workers:
-                worker.kill()
-            pool.shutdown()
-        raise
+    asked = threading.Event()
+    closing = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
+    with _on_interrupt(lambda *_: asked.set()):  # nothing is raised: an interrupted join takes its thread for ended
+        closing.start()
+        while closing.is_alive():
+            closing.join(0.3)
+            if asked.is_set():
+                for worker in workers:
+                    worker.kill()
+    if asked.is_set():
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
