@@ -63,13 +63,14 @@ def record(config):
 
 
 def jobs(config, device):
-    """Heavy ball of one depth at other rates; plain descent from the flow; the flow itself; heavy ball at the rates."""
+    """The longest first: heavy ball of all depths at their rates, of one depth at other rates; plain descent from the
+    flow; the flow itself."""
     runs, tenth = len(config.seeds), config.steps // 10
-    found = [{"kind": "survival", "depth": depth, "size": runs * len(config.factors) * tenth} for depth in config.depths]
+    found = [{"kind": "momentum", "size": runs * len(config.depths) * config.steps}]
+    found += [{"kind": "survival", "depth": depth, "size": runs * len(config.factors) * tenth} for depth in config.depths]
     found += [{"kind": "plain", "depth": depth, "size": runs * (config.until - step)}
               for depth, step in zip(config.depths, config.handover) if step]
-    found += [{"kind": "flow", "depth": depth, "size": runs * config.points} for depth in config.depths]
-    return found + [{"kind": "momentum", "size": runs * len(config.depths) * config.steps}]
+    return found + [{"kind": "flow", "depth": depth, "size": runs * config.points} for depth in config.depths]
 
 
 def run_job(config, job, device, checkpoint=None, report=None):
@@ -184,7 +185,8 @@ def collect(config, jobs, results):
         depth, place = job["depth"], config.depths.index(job["depth"])
         if job["kind"] == "flow":
             at = times(config, depth)
-            found = {"times": at, **result, "implied": implied(at, result["gaps"], config.at, config.printed[place])}
+            found = {"times": at, "gaps": result["gaps"], "limit": result["limit"],
+                     "implied": implied(at, result["gaps"], config.at, config.printed[place])}
             arrays |= {f"flow depth {depth} {name}": torch.as_tensor(array) for name, array in found.items()}
             cross = crossing(at, result["limit"], config.rates[place], config.handover[place])
             summary[f"depth {depth}"] |= {"implied": _median(torch.as_tensor(found["implied"])),
