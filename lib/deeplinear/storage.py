@@ -60,6 +60,10 @@ class Checkpoint:
         """The same file, for a run that starts from these settings only."""
         return Checkpoint(self.path, self.run, self.seconds, settings)
 
+    def part(self, name: str) -> "Checkpoint":
+        """Another file beside this one, for a part of the same run that starts from settings of its own."""
+        return Checkpoint(self.path.with_name(f"{self.path.stem}.{name}{self.path.suffix}"), f"{self.run}, {name}", self.seconds)
+
     def load(self) -> dict[str, np.ndarray] | None:
         """The saved arrays by name, or None where nothing was saved."""
         if not self.path.is_file():
