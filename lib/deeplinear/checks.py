@@ -3,8 +3,9 @@
     holds  thm-balance-flow  3e-15, below 1e-13
     fails  thm-balance-flow, with momentum  0.4, not below 0.01, as it must
 
-Where the threshold is ``ROUNDING`` or less, what was measured is rounding, whose size differs between processors: one
-digit is shown, and comparisons of stored with fresh lines go by :func:`masked`, which leaves that number out.
+Counts, by their type, are printed whole. Where the threshold is ``ROUNDING`` or less, what was measured is rounding,
+whose size differs between processors: one digit is shown, and comparisons of stored with fresh lines go by
+:func:`masked`, which leaves that number out.
 """
 
 import re
@@ -39,7 +40,7 @@ def check(label: str, value: Any, below: float | None = None, cases: str = "case
         _verdict(f"holds  {label}{measured}", value, holds)
     else:
         most = worst(value)
-        number = f"{most:.0e}" if below <= ROUNDING else _digits(most)
+        number = f"{most:.0e}" if below <= ROUNDING and not _whole(value) else _digits(most, _whole(value))
         counted = f"{len(value)} {cases}, worst " if len(_cases(value)) > 1 else ""
         _verdict(f"holds  {label}  {counted}{number}, below {float(below):g}", value, most < below)
 
@@ -47,7 +48,7 @@ def check(label: str, value: Any, below: float | None = None, cases: str = "case
 def control(label: str, value: Any, above: float) -> None:
     """Print the verdict of the control of ``label``: without one hypothesis some ``|value|`` must exceed ``above``."""
     most = worst(value)
-    _verdict(f"fails  {label}  {_digits(most)}, not below {float(above):g}, as it must", value, most > above)
+    _verdict(f"fails  {label}  {_digits(most, _whole(value))}, not below {float(above):g}, as it must", value, most > above)
 
 
 def worst(value: Any) -> float:
@@ -87,8 +88,15 @@ def _verdict(line, value, holds):
     print(line)
 
 
-def _digits(number):
-    """Two digits, of a number that is neither rounding nor the end of a run that blows up: their sizes mean nothing."""
+def _whole(value):
+    """Whether ``value`` counts: integers or booleans in every case, by their type."""
+    return all(np.asarray(case).dtype.kind in "iub" for case in _cases(value))
+
+
+def _digits(number, whole):
+    """All digits of a count; else two, of what is neither rounding nor the end of a run that blows up, which mean nothing."""
+    if whole:
+        return f"{number:.0f}"
     return f"{number:.2g}" if ROUNDING <= number <= 1 / ROUNDING else "under 1e-06" if number < ROUNDING else "over 1e+06"
 
 
