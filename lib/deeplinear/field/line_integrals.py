@@ -45,8 +45,8 @@ def line_integral(loss, depth, r, R, method="closed-form", directions=None, bits
     definition of the field, a float), ``"certified"`` (polynomial losses, the definition of the field on the four
     pieces in ball arithmetic of ``bits`` bits, an :class:`Enclosure`).
 
-    Raises ``ValueError`` unless ``0 < r < R``, d >= 2 and one output, for a depth below 1, directions that span no
-    plane, or default directions where ``grad L(0) = 0``. :prf:ref:`lem-contour`, :prf:ref:`thm-polar`.
+    Raises ``ValueError`` unless ``0 < r < R``, d >= 2 and one output, for a depth that is not positive, directions that span
+    no plane, or default directions where ``grad L(0) = 0``. :prf:ref:`lem-contour`, :prf:ref:`thm-polar`.
     """
     N, r, R = check_curve(loss, depth, r, R, method)
     first, second, u0 = axes(loss, directions)
@@ -174,5 +174,6 @@ def _by_algebra(D, N, r, R):
     for (k,), coefficient in D.items():
         power = k + 2 - 2 / N
         if k:
-            total += coefficient * arb((k - 2 / N) / power) * (arb(R) ** arb(power) - arb(r) ** arb(power))
+            stretch = (arb(R) ** arb(power) - arb(r) ** arb(power)) / arb(power) if power else arb(R / r).log()
+            total += coefficient * arb(k - 2 / N) * stretch
     return arb(N - 1) * total
