@@ -49,8 +49,8 @@ def line_integral(loss: Shaped, depth: Number, r: Number, R: Number, method: Met
     definition of the field, a float), ``"certified"`` (polynomial losses, the definition of the field on the four
     pieces in ball arithmetic of ``bits`` bits, an :class:`Enclosure`).
 
-    Raises ``ValueError`` unless ``0 < r < R``, d >= 2 and one output, for a depth below 1, directions that span no
-    plane, or default directions where ``grad L(0) = 0``. :prf:ref:`lem-contour`, :prf:ref:`thm-polar`.
+    Raises ``ValueError`` unless ``0 < r < R``, d >= 2 and one output, for a depth that is not positive, directions that span
+    no plane, or default directions where ``grad L(0) = 0``. :prf:ref:`lem-contour`, :prf:ref:`thm-polar`.
     """
     N, r, R = check_curve(loss, depth, r, R, method)
     first, second, u0 = axes(loss, directions)
@@ -180,5 +180,6 @@ def _by_algebra(D, N, r, R):
     for (k,), coefficient in D.items():
         power = k + 2 - 2 / N
         if k:
-            total += coefficient * arb((k - 2 / N) / power) * (arb(R) ** arb(power) - arb(r) ** arb(power))
+            stretch = (arb(R) ** arb(power) - arb(r) ** arb(power)) / arb(power) if power else arb(R / r).log()
+            total += coefficient * arb(k - 2 / N) * stretch
     return arb(N - 1) * total
