@@ -28,18 +28,18 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "processor", _said(lambda: f"{provenance.device_name('cpu')}, {os.cpu_count()} cores")
     yield "GPU", _said(lambda: provenance.device_name("cuda") if torch.cuda.is_available() else "none that PyTorch can use")
     for name in PACKAGES:
-        yield name, _said(lambda name=name: provenance.version(name))
+        yield name, _said(provenance.version, name)
     yield "torch runs", _said(_torch_runs)
     yield "numpy runs", _said(lambda: "on BLAS {name} {version}".format(**np.show_config("dicts")["Build Dependencies"]["blas"]))
     yield "variables", " ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "none set"
     for name in data.SETS:
-        yield name, _said(lambda name=name: f"data of SHA-256 {data.load(name, download=False).sha256[:12]}...")
+        yield name, _said(_found, name)
 
 
-def _said(fact: Callable[[], str]) -> str:
+def _said(fact: Callable[..., str], *arguments: str) -> str:
     """The fact, or that it could not be had: a report must not fail for want of a part."""
     try:
-        return fact()
+        return fact(*arguments)
     except Exception as error:  # whatever a package that is missing or odd raises; its message may hold a path
         return f"not found ({type(error).__name__})"
 
@@ -52,3 +52,7 @@ def _commit() -> str:
 def _torch_runs() -> str:
     blas = re.findall("BLAS_INFO=([^,]+)", torch.__config__.show())[0]
     return f"on {torch.get_num_threads()} threads, capability {torch.backends.cpu.get_cpu_capability()}, BLAS {blas}"
+
+
+def _found(name: str) -> str:
+    return f"data of SHA-256 {data.load(name, download=False).sha256[:12]}..."
