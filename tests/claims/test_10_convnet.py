@@ -97,7 +97,7 @@ def test_emp_mnist():
 
 
 def test_emp_new_std():
-    record, nets = recorded_nets()
+    _, nets = recorded_nets()
     small, large = (nets[f"deep, std {std}"] for std in (0.001, 0.5))
     assert small["loss"] < 1.5 * nets["original"]["loss"] and small["most"] < nets["original"]["most"]
     assert large["least"] > 3 * nets["original"]["most"] and large["steps_to"][1] is None
@@ -118,7 +118,7 @@ def test_emp_product():
 
 
 def test_emp_second_net():
-    record, nets = recorded_nets()
+    _, nets = recorded_nets()
     ratios = {name: np.array(nets["small original"]["steps_to"]) / np.array(nets[name]["steps_to"])
               for name in ("small deep", "small deep, identity start")}
     assert (ratios["small deep"] < 0.9).all() and (np.abs(ratios["small deep, identity start"] - 1) < 0.1).all()

@@ -129,7 +129,7 @@ def test_prop_batch_norm():
     inner = second.weight.grad.square().sum(0) - norm.weight.grad.square() - norm.bias.grad.square()
     with torch.no_grad():
         for W in net.parameters():
-            W -= lr * W.grad
+            W.sub_(lr * W.grad)
     new_into, new_bias, new_out, new_scale = squares()
     assert worst(new_into - into - lr**2 * grown, new_bias - bias) < 1e-13 and (new_into > into).all()
     assert worst((new_out - new_scale) - (out - scale) - lr**2 * inner) < 1e-13
