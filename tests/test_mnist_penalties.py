@@ -1,6 +1,7 @@
 """The runs of the ConvNet's penalty: an interrupted job goes on, and what is summarised is what the batches say."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import deeplinear as dl
 from deeplinear import convnet
+from deeplinear.__main__ import main
 from deeplinear.experiments import mnist_conventions, mnist_one_pass, mnist_penalties, mnist_stds
 
 
@@ -33,6 +35,22 @@ def test_an_interrupted_job_goes_on_bit_for_bit(tmp_path):
     resumed = mnist_penalties.run_job(config, job, "cpu", checkpoint)
     for key in ("data", "penalty", "validation"):
         assert np.array_equal(whole[key], resumed[key]), key
+
+
+def test_a_run_goes_on_from_finished_jobs_of_another_day(tmp_path, capsys):
+    """The folder of finished jobs is all that has to be carried to another place; they are taken as they are."""
+    module, config = mnist_penalties, mnist_penalties.SCALES["quick"]
+    inputs = (f"{dl.sources.digest(module.__file__)} {dl.data.load(config.dataset).sha256} torch {torch.__version__}")
+    there = dl.shards.Work(module.__name__, config, "cpu", inputs, tmp_path / "there")
+    result = dl.shards.run_job(there, 1)
+    marked = {**result, "data": result["data"] + np.float32(7)}  # to be told from what the job would give again
+    dl.recorded.write_arrays(there.finished(1), marked)
+    shutil.copytree(there.folder, tmp_path / "here" / there.folder.name)
+    assert main(["run", module.NAME, "--device", "cpu", "--workers", "1", "--out", str(tmp_path / "here")]) == 0
+    record = dl.recorded.load(module.NAME, folder=tmp_path / "here", quiet=True)
+    assert np.array_equal(record.arrays["original"][:, 0], marked["data"])
+    assert record.arrays["original"][:, 1].max() < 7 and not (tmp_path / "here" / there.folder.name).exists()
+    assert "recorded: " in capsys.readouterr().out
 
 
 def test_the_job_is_the_run_it_names():
