@@ -10,18 +10,22 @@ import dataclasses
 import itertools
 import math
 import time
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from . import chain
+from .annotations import Checkpoint, Report
 from .fingerprint import fingerprint
 from .penalties import Penalty
 
 TUTORIAL = {"channels": (32, 64), "kernel": 5, "hidden": 512, "dropout": 0.5}
 SMALL = {"channels": (8, 16), "kernel": 3, "hidden": 64, "dropout": 0.0}
 VARIANTS = ("original", "deep", "identity", "folded", "low-rank")
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class ConvNet(nn.Module):
@@ -30,7 +34,8 @@ class ConvNet(nn.Module):
     The defaults are the tutorial's: 1,663,370 parameters. ``forward``: pixels (n, side^2) to logits (n, classes).
     """
 
-    def __init__(self, channels=(32, 64), kernel=5, hidden=512, dropout=0.5, side=28, classes=10):
+    def __init__(self, channels: Sequence[int] = (32, 64), kernel: int = 5, hidden: int = 512, dropout: float = 0.5,
+                 side: int = 28, classes: int = 10) -> None:
         super().__init__()
         self.side = side
         self.convolutions = nn.ModuleList(nn.Conv2d(before, after, kernel, padding=kernel // 2)
@@ -39,14 +44,14 @@ class ConvNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden, classes)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.reshape(-1, 1, self.side, self.side).contiguous(memory_format=torch.channels_last)
         for convolution in self.convolutions:
             x = F.relu(F.max_pool2d(convolution(x), 2))  # the maximum commutes with ReLU, and this way it is cheaper
         return self.output(self.dropout(F.relu(self.dense(x.flatten(1)))))
 
 
-def build(variant, generator, std=0.1, **architecture):
+def build(variant: str, generator: torch.Generator, std: float = 0.1, **architecture: Any) -> ConvNet:
     """A :class:`ConvNet` with the tutorial's start: weights normal with standard deviation 0.1, cut at two of them;
     biases 0 in the first convolution, 0.1 elsewhere. ``architecture``: ``TUTORIAL`` (default), ``SMALL`` or your own.
 
@@ -74,20 +79,20 @@ def build(variant, generator, std=0.1, **architecture):
     if variant == "low-rank":
         rows, columns = net.dense.weight.shape
         net.dense = _product(draw(rows // 8, columns), draw(rows, rows // 8), net.dense.bias)
-    return (fold(net) if variant == "folded" else net).to(memory_format=torch.channels_last)
+    return (fold(net) if variant == "folded" else net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def fold(net):
+def fold(net: Net) -> Net:
     """A copy of ``net`` in which every product of linear layers is one layer: the same function, fewer parameters."""
     net = copy.deepcopy(net)
     for name, module in net.named_children():
         if isinstance(module, nn.Sequential):
-            weight = chain.end_to_end([layer.weight.detach() for layer in module])
+            weight = chain.end_to_end([layer.get_parameter("weight").detach() for layer in module])
             setattr(net, name, _linear(weight, module[-1].bias))
     return net
 
 
-def parameters(net):
+def parameters(net: nn.Module) -> int:
     """The number of parameters."""
     return sum(p.numel() for p in net.parameters())
 
@@ -104,7 +109,7 @@ class Run:
     seconds: float
 
 
-def steps_to(losses, level, window=25):
+def steps_to(losses: torch.Tensor, level: float, window: int = 25) -> float:
     """The first step after which the mean of the last ``window`` batch losses is at most ``level``, or infinity.
 
     ``losses``: shape (steps,), as in :attr:`Run.data`.
@@ -113,8 +118,10 @@ def steps_to(losses, level, window=25):
     return window + int(reached.to(torch.uint8).argmax()) if reached.any() else math.inf
 
 
-def train(net, X, y, lr, steps, batch=64, momentum=0.9, decay=0.95, penalty=5e-4, penalise="both", order="shuffled",
-          seed=0, checkpoint=None, report=None):
+def train(net: ConvNet, X: torch.Tensor, y: torch.Tensor, lr: float, steps: int, batch: int = 64, momentum: float = 0.9,
+          decay: float = 0.95, penalty: float = 5e-4, penalise: str = "both",
+          order: Literal["shuffled", "tutorial"] = "shuffled", seed: int = 0, checkpoint: Checkpoint | None = None,
+          report: Report | None = None) -> Run:
     """Train ``net`` in place by stochastic gradient descent with heavy-ball momentum; returns a :class:`Run`.
 
     The tutorial's settings are the defaults: the rate is ``lr`` times ``decay`` for every full pass, the loss is the cross
@@ -222,7 +229,7 @@ class _Progress:
         return Run(self.data.cpu(), torch.stack(self.terms).double().cpu(), at, self.diverged_at, self.seconds)
 
 
-def evaluate(net, X, y, batch=1000):
+def evaluate(net: nn.Module, X: torch.Tensor, y: torch.Tensor, batch: int = 1000) -> tuple[float, float]:
     """The mean loss and the share of errors, without dropout."""
     net.eval()
     with torch.no_grad():

@@ -19,7 +19,7 @@ class Penalty:
     nothing new.
     """
 
-    def __init__(self, net, penalise="both", weight=5e-4):
+    def __init__(self, net: nn.Module, penalise: str = "both", weight: float = 5e-4) -> None:
         if penalise not in CHOICES:
             raise ValueError(f"penalise is {penalise!r}; expected one of {', '.join(CHOICES)}")
         layers = [list(module) if isinstance(module, nn.Sequential) else [module] for module in (net.dense, net.output)]
