@@ -6,13 +6,14 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 """
 
 from . import (chain, checks, conservation, convnet, data, descent, exact, experiments, factorisation, field, flow,
-               homogeneous, ledger, losses, optimizers, plots, preconditioner, products, recorded, shards, sources,
-               verification)
+               homogeneous, ledger, losses, networks, optimizers, plots, preconditioner, products, recorded, shards,
+               sources, verification)
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
                     near_zero_init, normal, seeded, uniform)
 from .checks import check, control, slope, table
 from .descent import Group, sweep, train
 from .losses import LpLoss, Polynomial
+from .networks import laws
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
 __version__ = recorded.version("deeplinear")
