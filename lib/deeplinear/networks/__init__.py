@@ -32,10 +32,10 @@ def laws(net, example):
             reader = Reader(double, frozen, graph.hooked(net))
             for program in graph.graphs(double, args, kwargs):
                 reader.read(program, OPERATIONS)
+            found, refused = find(reader)
+            defects = guard.worst(found, double, args, kwargs)
         except graph.Unreadable as error:
             return Laws([], [Refused((), 0, str(error))], net)
-        found, refused = find(reader)
-        defects = guard.worst(found, double, args, kwargs)
     refused = [Refused((name,), 0, reason) for name, reason in frozen.items()] + [Refused(*part) for part in refused]
     kept = []
     for law, defect in zip(found, defects):

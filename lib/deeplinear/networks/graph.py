@@ -16,12 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-READ_ALIKE_IN_BOTH_MODES = (
-    nn.Sequential, nn.Identity, nn.Flatten, nn.Unflatten, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ReLU, nn.LeakyReLU,
-    nn.PReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.MaxPool2d, nn.AvgPool2d, nn.LayerNorm, nn.Embedding, nn.Dropout,
-    nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 class Unreadable(ValueError):
@@ -135,15 +132,61 @@ def undisturbed():
             np.random.set_state(numpy_state)
 
 
+class Record(TorchDispatchMode):
+    """What is called on which tensors, in order: two runs that are recorded alike computed alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self._seen = [], {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.calls.append((function, torch.is_grad_enabled(), self._named([args, kwargs]), self._named(result)))
+        return result
+
+    def returned(self, output):
+        self.calls.append(self._named(tensors(output)))
+
+    def _named(self, value):
+        """The call that made a tensor, or the order in which a parameter or an input was first met."""
+        if isinstance(value, torch.Tensor):
+            return self._seen.setdefault(id(value), (len(self._seen), value))[0]
+        if isinstance(value, dict):
+            return tuple((key, self._named(part)) for key, part in value.items())
+        return tuple(map(self._named, value)) if isinstance(value, (list, tuple)) else repr(value)
+
+
+def run(whole, args, kwargs):
+    try:
+        return whole(*args, **kwargs)
+    except Exception as error:  # whatever the network's own code raises
+        raise Unreadable(f"on a float64 copy its forward raises {_told(error)}") from error
+
+
 def graphs(double, args, kwargs):
-    """The graphs of the copy in training and in evaluation, one where they are the same; and as its modes are."""
+    """The graphs of the copy in each of its modes, one for those in which it computes the same."""
     whole, found = WithTraces(double), {}
-    plain = all(type(module) in READ_ALIKE_IN_BOTH_MODES for module in double.modules())
-    for mode in modes(double)[:1 if plain else None]:
-        with modes_as(double, mode):  # with dropout and batch norm the operations are the same
-            program = _export(whole, args, kwargs)
-            found.setdefault(program.graph_module.code, program)
-    return [_graph(program, double) for program in found.values()]
+    for mode in modes(double):
+        with modes_as(double, mode):
+            record = Record()
+            with record, buffers_as_they_were(double):
+                record.returned(run(whole, args, kwargs))
+            found.setdefault(tuple(record.calls), mode)
+    for mode in found.values():
+        with modes_as(double, mode), buffers_as_they_were(double):
+            yield _graph(_export(whole, args, kwargs), double)
+
+
+@contextlib.contextmanager
+def buffers_as_they_were(double):
+    """Buffers as they were."""
+    before = [(buffer, buffer.clone()) for buffer in double.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 def modes(net):
@@ -222,10 +265,7 @@ def untouchable(net, double, args, kwargs):
 def _behind_functions(double, args, kwargs):
     """Parameters whose gradient passes through a ``torch.autograd.Function``: its backward may be anything."""
     called = {id(parameter): name for name, parameter in double.named_parameters()}
-    try:
-        output, kept = WithTraces(double)(*args, **kwargs)
-    except Exception as error:  # whatever the network's own code raises
-        raise Unreadable(f"on a float64 copy its forward raises {_told(error)}") from error
+    output, kept = run(WithTraces(double), args, kwargs)
     found, seen = {}, set()
     todo = [(tensor.grad_fn, None) for tensor in [*tensors(output), *kept] if tensor.grad_fn is not None]
     while todo:

@@ -14,17 +14,14 @@ def worst(laws, double, args, kwargs):
     found = [torch.nan] * len(laws)
     random = torch.Generator().manual_seed(0)
     parameters = {name: parameter for name, parameter in double.named_parameters() if parameter.requires_grad}
-    buffers = [(buffer, buffer.clone()) for buffer in double.buffers()]
     for mode in graph.modes(double):
         for scale in SCALES:
             for draw in range(DRAWS):
                 for parameter in parameters.values():
                     parameter.data.copy_(scale * torch.randn(parameter.shape, generator=random, dtype=torch.float64))
                 inputs = (args, kwargs) if draw == 0 else _drawn((args, kwargs), random)
-                with graph.modes_as(double, mode):
+                with graph.modes_as(double, mode), graph.buffers_as_they_were(double):
                     gradients = _gradients(double, *inputs, parameters, random)
-                for buffer, before in buffers:
-                    buffer.copy_(before)
                 for k, law in enumerate(laws):
                     residual, size = law.defect({name: p.detach() for name, p in parameters.items()}, gradients)
                     if torch.isfinite(size) and size > 0:
@@ -33,7 +30,7 @@ def worst(laws, double, args, kwargs):
 
 
 def _gradients(double, args, kwargs, parameters, random):
-    output, kept = graph.WithTraces(double)(*args, **kwargs)
+    output, kept = graph.run(graph.WithTraces(double), args, kwargs)
     outputs = [tensor for tensor in graph.tensors([output, kept]) if tensor.requires_grad]
     loss = sum((tensor * torch.randn(tensor.shape, generator=random, dtype=tensor.dtype)).sum() for tensor in outputs)
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True) if outputs else len(parameters) * [None]
