@@ -105,8 +105,8 @@ STREAM = ("|place|^2 + |table.weight|^2 + |attend.o.weight|^2 + |down.weight|^2"
 READING = ("|head.weight|^2 - |n3.weight|^2", (8,), 8)
 
 LINEAR_ATTENTION = [("|q.weight|^2 + |q.bias|^2 - |k.weight|^2 - |k.bias|^2", (3,), 3),
-                    ("|o.weight[:, :2]|^2 - |v.weight[:2]|^2 - |v.bias[:2]|^2", (2,), 2),
-                    ("|o.weight[:, 2]|^2 + |v.weight[:2]|^2 + |v.bias[:2]|^2 - |q.weight|^2 - |q.bias|^2", (1,), 1)]
+                    ("|o.weight|^2 - |v.weight|^2 - |v.bias|^2", (3,), 3),
+                    ("|o.weight|^2 - |q.weight|^2 - |q.bias|^2", (1,), 1)]  # this one sums over all units
 
 KEPT = {
     "grouped queries": (lambda: Attention(), X, [HEADS_QK, HEADS_VO]),
@@ -132,11 +132,11 @@ KEPT = {
     "SwiGLU": (lambda: Net(lambda net, x: net.down(F.silu(net.gate(x)) * net.up(x)), **gated(gate=5, up=5, down=(5, 3))), X, [
         ("|down.weight|^2 - |up.weight|^2 - |up.bias|^2", (5,), 5)]),
     "ReGLU": (lambda: Net(lambda net, x: net.down(F.relu(net.gate(x)) * net.up(x)), **gated(gate=5, up=5, down=(5, 3))), X, [
-        ("|gate.weight|^2 + |gate.bias|^2 - |up.weight|^2 - |up.bias|^2", (5,), 5),
-        ("|down.weight|^2 - |gate.weight|^2 - |gate.bias|^2", (5,), 5)]),
+        ("|down.weight|^2 - |gate.weight|^2 - |gate.bias|^2", (5,), 5),
+        ("|down.weight|^2 - |up.weight|^2 - |up.bias|^2", (5,), 5)]),
     "bilinear": (lambda: Net(lambda net, x: net.down(net.gate(x) * net.up(x)), **gated(gate=5, up=5, down=(5, 3))), X, [
-        ("|gate.weight|^2 + |gate.bias|^2 - |up.weight|^2 - |up.bias|^2", (5,), 5),
-        ("|down.weight|^2 - |gate.weight|^2 - |gate.bias|^2", (5,), 5)]),
+        ("|down.weight|^2 - |gate.weight|^2 - |gate.bias|^2", (5,), 5),
+        ("|down.weight|^2 - |up.weight|^2 - |up.bias|^2", (5,), 5)]),
     "GLU": (lambda: nn.Sequential(nn.Linear(8, 6), nn.GLU(), nn.Linear(3, 2)), X, [
         ("|2.weight|^2 - |0.weight[:3]|^2 - |0.bias[:3]|^2", (3,), 3)]),
     "GELU": (lambda: nn.Sequential(nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 2)), X, []),

@@ -42,5 +42,6 @@ def laws(net, example):
         if defect <= guard.ALLOWED:
             kept.append(law)
         else:
-            refused.append(Refused(law.parameters, len(law.terms[0].entries), f"read, but its defect is {defect:.0e}"))
+            reason = f"read, but its defect is {defect:.0e}" if defect == defect else "no trial gave its parameters a gradient"
+            refused.append(Refused(law.parameters, len(law.terms[0].entries), reason))
     return Laws(kept, refused, net)

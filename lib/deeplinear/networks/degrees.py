@@ -7,6 +7,7 @@ the number 0. Every solution is a symmetry, and so a conservation law.
 
 import collections
 import dataclasses
+import itertools
 import math
 from fractions import Fraction
 
@@ -100,7 +101,11 @@ class Degrees:
         rows = [left for row in rows if (left := {k: c for k, c in row.items() if k not in why})]
         gone = torch.zeros(int(joined.max()) + 1, dtype=torch.bool)
         gone[list(why)] = True
-        free = _free(rows, [k for k in range(1, len(gone)) if not gone[k]])
+        of_parameters = torch.zeros_like(gone)
+        for owner, first, last in self.owners:
+            of_parameters[joined[first:last]] |= owner is not None
+        left = sorted((k for k in range(1, len(gone)) if not gone[k]), key=lambda k: bool(of_parameters[k]))
+        free = _free(rows, left)
         return Solution(torch.where(gone[joined], 0, joined), free, joined, {k: list(found) for k, found in why.items()})
 
     def bent(self, classes):
@@ -125,7 +130,7 @@ class Degrees:
 
 
 def _free(rows, unknowns):
-    """A basis of the solutions, of integers without a common factor; the first unknowns follow from the last."""
+    """A basis of the solutions, of integers; the first unknowns follow from the last."""
     place = {k: i for i, k in enumerate(unknowns)}
     links = [(place[first], place[k]) for row in rows for first in [next(iter(row))] for k in row]
     a, b = zip(*links) if links else ((), ())
@@ -149,4 +154,16 @@ def _basis(rows, unknowns):
         solution = {unknowns[j]: fmpq(1)} | {unknowns[p]: -matrix[i, j] for i, p in enumerate(pivots) if matrix[i, j] != 0}
         scale = math.lcm(*(int(c.q) for c in solution.values()))
         found.append({k: int((c * scale).p) for k, c in solution.items()})
-    return found
+    return _shortened(found)
+
+
+def _shortened(solutions):
+    """The same span, with the long ones less the short ones where that makes them shorter."""
+    typical = sorted(map(len, solutions))[len(solutions) // 2]
+    for i, solution in enumerate(solutions):
+        for other in solutions[:i] + solutions[i + 1:] if len(solution) > typical else []:
+            for sign in (1, -1):
+                mixed = {k: c for k in solution.keys() | other.keys() if (c := solution.get(k, 0) + sign * other.get(k, 0))}
+                solution = min(solution, mixed, key=len)
+        solutions[i] = dict(sorted(solution.items()))
+    return solutions
