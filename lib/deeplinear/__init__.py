@@ -6,8 +6,8 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 """
 
 from . import (chain, checks, conservation, convnet, data, descent, exact, experiments, factorisation, field, flow,
-               homogeneous, ledger, losses, optimizers, plots, preconditioner, products, recorded, shards, sources,
-               verification)
+               homogeneous, ledger, losses, optimizers, plots, preconditioner, products, recorded, shards, sources, stiff,
+               tuning, verification)
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
                     near_zero_init, normal, seeded, uniform)
 from .checks import check, control, slope, table
