@@ -93,8 +93,8 @@ def test_a_tuned_model_is_the_direct_runs_of_its_grids():
     assert arrays["l4 gd depth 2 fine rates"][10].item() == found["edge"]
     for grid in tuned.GRIDS:
         runs = torch.stack([gaps(rate.item(), config.steps, steps) for rate in arrays[f"l4 gd depth 2 {grid} rates"]], 1)
-        alive = runs[-1].isfinite()
-        torch.testing.assert_close(arrays[f"l4 gd depth 2 {grid} ends"], runs[-1], rtol=0.01, atol=1e-9, equal_nan=True)  # chaos at the edge
+        alive = runs[-1].isfinite()  # at the edge the last bit decides on the third digit
+        torch.testing.assert_close(arrays[f"l4 gd depth 2 {grid} ends"], runs[-1], rtol=0.01, atol=1e-9, equal_nan=True)
         scores = torch.where(alive.all(1), runs[-1].mean(1), torch.inf)  # of two starts
         best = int(scores.argmin())
         assert found[grid]["rate"] == found[grid]["strict_rate"] == arrays[f"l4 gd depth 2 {grid} rates"][best].item()
