@@ -33,7 +33,7 @@ def same_path(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
 def test_without_cuda_one_line_says_so(tmp_path):
-    done = subprocess.run(["make", "gpu", f"PYTHON={sys.executable}", f"OUT={tmp_path / 'a folder'}"], cwd=ROOT,
+    done = subprocess.run(["make", "--no-print-directory", "gpu", f"PYTHON={sys.executable}", f"OUT={tmp_path / 'a folder'}"], cwd=ROOT,
                           capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr and not list(tmp_path.iterdir())
     assert done.stdout == f"no CUDA device here (torch {torch.__version__}): nothing to run\n"

@@ -15,4 +15,11 @@ from .descent import Group, sweep, train
 from .losses import LpLoss, Polynomial
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
+__all__ = ["AdaDelta", "AdaGrad", "Adam", "balanced_init", "chain", "check", "checks", "conservation",
+           "control", "convnet", "data", "descent", "end_to_end", "exact", "experiments", "factorisation",
+           "field", "flow", "forked", "GD", "Group", "HeavyBall", "homogeneous", "identity_init", "imbalance",
+           "integers", "layer_gradients", "ledger", "losses", "LpLoss", "near_zero_init", "Nesterov", "normal",
+           "optimizers", "plots", "Polynomial", "preconditioner", "products", "recorded", "seeded", "shards",
+           "slope", "sources", "sweep", "table", "train", "uniform", "verification"]
+
 __version__ = recorded.version("deeplinear")

@@ -9,6 +9,8 @@ import torch
 from flint import fmpq, fmpz_mat
 
 from .. import data, exact
+from ..annotations import Number, Numbers, Smooth
+from ..losses import LpLoss, Polynomial
 from .derivatives import check_depth
 
 
@@ -17,9 +19,9 @@ class Potential:
     """A function with the gradient F: ``expression`` in the SymPy ``symbols``; call it on ``W`` of shape (..., k, d)."""
 
     expression: sp.Expr
-    symbols: tuple
+    symbols: tuple[sp.Symbol, ...]
 
-    def __call__(self, W):
+    def __call__(self, W: Numbers) -> torch.Tensor:
         W = data.tensor(W)
         if not W.is_floating_point() or W.shape[-2:].numel() != len(self.symbols):
             raise ValueError(f"W is {W.dtype} of shape {tuple(W.shape)}; expected floating-point numbers, "
@@ -36,7 +38,7 @@ class SpectralPotential:
     expression: sp.Expr
     symbol: sp.Symbol
 
-    def __call__(self, W):
+    def __call__(self, W: Numbers) -> torch.Tensor:
         values = torch.linalg.svdvals(data.tensor(W))
         terms = sp.lambdify(self.symbol, self.expression, "numpy")(values.numpy())
         return torch.as_tensor(np.broadcast_to(terms, values.shape).copy(), dtype=values.dtype).sum(-1)
@@ -51,7 +53,7 @@ class Decision:
     potential: Potential | SpectralPotential | None = None
 
 
-def is_gradient(loss, depth):
+def is_gradient(loss: LpLoss | Polynomial, depth: Number) -> Decision:
     """Whether ``F_N`` is a gradient near 0, for a polynomial loss: a :class:`Decision` with reason and potential.
 
     Exact: the loss is taken with its coefficients as rational numbers (a float is the number it stands for, so data
@@ -86,7 +88,7 @@ def is_gradient(loss, depth):
     return Decision(True, reason, _potential(loss, N))
 
 
-def potential(loss, depth):
+def potential(loss: LpLoss | Polynomial, depth: Number) -> Potential | SpectralPotential:
     """The :class:`Potential` of ``F_N`` (several outputs: :class:`SpectralPotential`), zero at 0 from depth 1 on.
 
     Raises ``ValueError`` with the reason where there is none.
@@ -97,7 +99,7 @@ def potential(loss, depth):
     return decision.potential
 
 
-def obstruction(loss, W):
+def obstruction(loss: Smooth, W: Numbers) -> torch.Tensor:
     """The volume spanned by ``w/|w|``, the gradient and ``H w/|w|``: where it is not 0, no learning rate that depends
     on ``w`` makes the end-to-end field of any depth above 1 a gradient.
 

@@ -3,9 +3,10 @@
 import torch
 
 from .. import data, exact, preconditioner
+from ..annotations import Number, Numbers, Shaped, Smooth
 
 
-def vector_field(loss, W, depth):
+def vector_field(loss: Shaped, W: Numbers, depth: Number) -> torch.Tensor:
     """``F_N(W)``: shape ``(..., k, d)`` like ``W``, not 0 for a depth below 1, where the field has no value at 0.
 
     :prf:ref:`def-field`, :prf:ref:`cor-single-output`.
@@ -16,7 +17,7 @@ def vector_field(loss, W, depth):
     return field_at(loss.gradient(W), W, N)
 
 
-def curl(loss, W, depth):
+def curl(loss: Smooth, W: Numbers, depth: Number) -> torch.Tensor:
     r"""The antisymmetric matrix :math:`\partial_j F_i - \partial_i F_j` at ``W``, exact up to rounding.
 
     ``W``: shape ``(..., k, d)`` of full rank; ``loss`` twice differentiable, with ``hessian_product``. Returns shape
