@@ -41,10 +41,10 @@ class Law:
     after: nn.Module
     matrix: bool
 
-    def value(self):
+    def value(self) -> torch.Tensor:
         return self._difference(lambda parameter: parameter.detach())
 
-    def change(self):
+    def change(self) -> torch.Tensor:
         return self._difference(lambda parameter: parameter.grad)
 
     def _difference(self, take):
@@ -58,7 +58,7 @@ class Law:
         return out.square().sum(1) - into.square().sum(1)
 
 
-def laws(net, strict=True):
+def laws(net: nn.Module, strict: bool = True) -> list[Law]:
     """The balance laws of a chain of dense and convolutional layers, a list of :class:`Law`, input first.
 
     Between them: ReLU, leaky ReLU, max and average pooling, dropout, flattening. Biases are counted with what enters
@@ -67,6 +67,7 @@ def laws(net, strict=True):
     it; with ``strict=False`` activations and normalisations that break the law are passed over, as a control needs.
     """
     modules, graph = dict(net.named_modules()), fx.symbolic_trace(net).graph
+    layers: list[tuple[str, nn.Module]]
     found, alike, image, layers, previous = [], True, None, [], None
     for node in graph.nodes:
         if node.op in ("placeholder", "output", "get_attr"):
