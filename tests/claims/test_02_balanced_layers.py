@@ -281,8 +281,8 @@ def test_thm_global_existence(decay):
 @given(dims=chains, seed=seeds, tilt=st.floats(1, 50))
 def test_lem_layer_size(dims, seed, tilt):
     N = len(dims) - 1
-    for layers in (dl.near_zero_init(dims, 1.0, generator(seed)), dl.balanced_init(dims, generator(seed))):
-        layers = [tilt * layers[0], layers[1] / tilt, *layers[2:]]
+    for start in (dl.near_zero_init(dims, 1.0, generator(seed)), dl.balanced_init(dims, generator(seed))):
+        layers = [tilt * start[0], start[1] / tilt, *start[2:]]
         size = max(torch.linalg.matrix_norm(W, 2) for W in layers) ** 2
         delta = max(torch.linalg.matrix_norm(D, 2) for D in dl.imbalance(layers))
         product = (2 * torch.linalg.matrix_norm(dl.end_to_end(layers), 2)) ** (2 / N)

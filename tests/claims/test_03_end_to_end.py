@@ -309,7 +309,7 @@ def test_prop_rule_rank(depth):
     loss, rates = Logistic(n=8, k=2, d=2, seed=3), [1 / 200, 1 / 1600]
     W = torch.tensor([[0.8], [0.6]]).double() @ torch.tensor([[0.6, -0.8]]).double()
     G, turn = loss.gradient(W), torch.tensor([[0.0, -1], [1, 0]]).double()  # by a right angle
-    u, v = W[:, 0] / W[:, 0].norm(), W[0] / W[0].norm() * torch.sign(W[0, 0])
+    u, v = W[:, 0] / W[:, 0].norm(), W[0] / W[0].norm()  # up to sign
     assert abs(u @ G @ turn @ v) > 0.01 and abs((turn @ u) @ G @ v) > 0.01  # the hypothesis of part 3
     layers = dl.balanced_init((2,) * (depth + 1), generator(1), W=W)
     exact = dl.flow.layers(loss, layers, [0.5]).end_to_end[0]
@@ -386,7 +386,7 @@ def test_prop_saddles(depth):
         found = lowest_curvature(loss, layers)
         assert found <= -lowest + 1e-7 if depth == 2 else abs(found) < 1e-6
         q = [torch.linalg.svd(L).U[:, -1] for L in layers[:-1]]  # a spare unit at each hidden layer
-        left, s, right = torch.linalg.svd(G)
+        left, _, right = torch.linalg.svd(G)
         ends = [right[0], *q, -left[:, 0]]
         for eps in (0.1, 0.2):
             moved = [L + eps * torch.outer(a, b) for L, b, a in zip(layers, ends, ends[1:])]
