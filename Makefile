@@ -1,4 +1,5 @@
 # make book    build the site             make test     everything CI checks
+# make lint    only what reads the code: ruff, mypy, zizmor; the first step of make test
 # make lab     open JupyterLab            make refresh  run the notebooks and store their outputs
 # make results record the experiments     make bench    measure speeds against peers
 # make gpu     on a machine with a GPU: its tests, make bench, then make results, in SECONDS=600
@@ -8,7 +9,7 @@
 # make resolve can every Python and system install the pins?   make constraints  write constraints.txt again
 
 .DELETE_ON_ERROR:
-.PHONY: book test pdf lab refresh results bench gpu shake clean resolve constraints
+.PHONY: book test lint pdf lab refresh results bench gpu shake clean resolve constraints
 
 RECENT := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 ifndef PYTHON
@@ -23,11 +24,16 @@ SOURCES := _config.yml _toc.yml $(wildcard tests/claims/test_*.py) $(shell find 
 book: _build/html/.built
 	@$(BIN)/python -c "from pathlib import Path; print('the book:', Path('_build/html/index.html').absolute().as_uri())"
 
-test: .venv/.ready
+test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py --ignore=tests/test_browser.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval book
 	$(MAKE) --no-print-directory book
 	$(BIN)/python -m pytest -n 2 tests/test_site.py tests/test_browser.py
+
+lint: .venv/.ready
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 pdf: .venv/.ready
 	$(BIN)/python tools/pdf.py
@@ -62,7 +68,7 @@ constraints: .venv/.uv
 	$(BIN)/python tools/resolve.py --write
 
 clean:
-	rm -rf .venv _build .pytest_cache .hypothesis lib/*.egg-info
+	rm -rf .venv _build .mypy_cache .pytest_cache .ruff_cache .hypothesis lib/*.egg-info
 
 # The environment: made again when what it is made from changes. One line says what went wrong.
 .venv/.ready: requirements.txt constraints.txt pyproject.toml | $(BIN)/python

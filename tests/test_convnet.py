@@ -86,7 +86,7 @@ def test_two_steps_by_hand(penalise, variant):
         with torch.no_grad():
             for p, v in zip(hand.parameters(), velocity):
                 v.mul_(0.9).add_(p.grad)
-                p -= 0.1 * 0.5 ** (step * 20 // 40) * v
+                p.sub_(0.1 * 0.5 ** (step * 20 // 40) * v)
     for p, q in zip(net.parameters(), hand.parameters()):
         assert (p - q).abs().max() < 1e-12
 

@@ -25,9 +25,9 @@ def test_the_cover_is_the_one_drawn_by_the_library():
 
 def test_long_curves_are_thinned_but_keep_their_ends():
     for logarithmic in (True, False):
-        x, y = plots.curves.thin(np.arange(10**5), np.arange(10**5) ** 0.5, logarithmic)
+        x, _ = plots.curves.thin(np.arange(10**5), np.arange(10**5) ** 0.5, logarithmic)
         assert len(x) <= plots.curves.MOST_POINTS and x[-1] == 10**5 - 1 and x[0] == (1 if logarithmic else 0)
-    x, y = plots.curves.thin([0, 1, 2, 3], [1, np.nan, 2, np.inf], True)
+    x, _ = plots.curves.thin([0, 1, 2, 3], [1, np.nan, 2, np.inf], True)
     assert x.tolist() == [2]
 
 

@@ -138,7 +138,7 @@ def test_what_the_time_stops_goes_on_on_another_machine(tmp_path, monkeypatch, c
 
 def test_a_failure_is_shown_and_the_others_run(tmp_path, capsys):
     bad = gpu.Task("bad", [sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"], lambda: False)
-    good = gpu.Task("good", [sys.executable, "-c", "import deeplinear"], lambda: (tmp_path / "logs" / "good.log").exists())
+    good = gpu.Task("good", [sys.executable, "-c", "import deeplinear"], (tmp_path / "logs" / "good.log").exists)
     assert gpu.visit([bad, good], tmp_path, gpu.now() + 60, tmp_path / "gpu.tar") == 1
     said = capsys.readouterr().out
     assert "bad: failed with exit status 3" in said and "    what went wrong" in said and "good: done in" in said

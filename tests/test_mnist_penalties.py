@@ -1,13 +1,17 @@
 """The runs of the ConvNet's penalty: an interrupted job goes on, and what is summarised is what the batches say."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import deeplinear as dl
 from deeplinear import convnet
+from deeplinear.__main__ import main
 from deeplinear.experiments import mnist_conventions, mnist_one_pass, mnist_penalties, mnist_stds
 
 
@@ -33,6 +37,22 @@ def test_an_interrupted_job_goes_on_bit_for_bit(tmp_path):
     resumed = mnist_penalties.run_job(config, job, "cpu", checkpoint)
     for key in ("data", "penalty", "validation"):
         assert np.array_equal(whole[key], resumed[key]), key
+
+
+def test_a_run_goes_on_from_finished_jobs_of_another_day(tmp_path, capsys):
+    """The folder of finished jobs is all that has to be carried to another place; they are taken as they are."""
+    module, config = mnist_penalties, mnist_penalties.SCALES["quick"]
+    inputs = (f"{dl.sources.digest(module.__file__)} {dl.data.load(config.dataset).sha256} torch {torch.__version__}")
+    there = dl.shards.Work(module.__name__, config, "cpu", inputs, tmp_path / "there")
+    result = dl.shards.run_job(there, 1)
+    marked = {**result, "data": result["data"] + np.float32(7)}  # to be told from what the job would give again
+    dl.recorded.write_arrays(there.finished(1), marked)
+    shutil.copytree(there.folder, tmp_path / "here" / there.folder.name)
+    assert main(["run", module.NAME, "--device", "cpu", "--workers", "1", "--out", str(tmp_path / "here")]) == 0
+    record = dl.recorded.load(module.NAME, folder=tmp_path / "here", quiet=True)
+    assert np.array_equal(record.arrays["original"][:, 0], marked["data"])
+    assert record.arrays["original"][:, 1].max() < 7 and not (tmp_path / "here" / there.folder.name).exists()
+    assert "recorded: " in capsys.readouterr().out
 
 
 def test_the_job_is_the_run_it_names():
@@ -90,3 +110,18 @@ def test_the_long_run_is_ten_passes_at_the_tutorials_rate_and_the_others_are_par
     assert {c.std for c in mnist_stds.SCALES["full"].cases} | {0.1} == {0.001, 0.005, 0.01, 0.05, 0.1, 0.5}
     once = mnist_one_pass.SCALES["full"]
     assert once.steps == 859 and len({c.lr for c in once.cases}) == 5 and len(once.cases) == 10
+
+
+def test_what_is_settled_names_a_test_or_a_record_and_the_rest_says_what_is_missing():
+    here = Path(__file__).parent
+    rows = yaml.safe_load((here / "settled_convnet.yml").read_text(encoding="utf-8"))
+    assert len({row["key"] for row in rows}) == len(rows)
+    for row in rows:
+        answer, = row.keys() - {"key", "asks"}
+        if answer == "test":
+            file, name = row["test"].split("::")
+            assert f"\ndef {name}(" in (here.parent / file).read_text(encoding="utf-8"), row["key"]
+        elif answer == "record":
+            dl.recorded.load(row["record"], quiet=True)
+        else:
+            assert answer == "open" and len(row["open"]) > 20, row["key"]

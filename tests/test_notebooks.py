@@ -268,7 +268,8 @@ def test_citations_and_names_exist(page):
 @each_chapter
 def test_numbers_in_the_prose_were_printed(page):
     """A decimal or long number in a sentence, outside formulas and code, must stand in some output of the page."""
-    words = re.sub(r"(?:Theorem|Claim|Figure|Part) [\d.]+|```.*?```|\$\$.*?\$\$|\$.*?\$|`[^`]*`|\{[^}]*\}`[^`]*`|\(\w[\w-]*\)", " ", text(page), flags=re.S)
+    words = re.sub(r"(?:Theorem|Claim|Figure|Part) [\d.]+|```.*?```|\$\$.*?\$\$|\$.*?\$|`[^`]*`|\{[^}]*\}`[^`]*`|\(\w[\w-]*\)",
+                   " ", text(page), flags=re.S)
     outputs = printed(page) + "".join(source(cell) for cell in cells(page, "code"))
     for number in re.findall(r"(?<![\w.-])\d+\.\d+(?:e-?\d+)?|(?<![\w.,-])\d{1,3}(?:,\d{3})+", words):
         assert re.search(rf"(?<![\d.]){re.escape(number.replace(',', ''))}(?!\d)", outputs.replace(",", "")), number

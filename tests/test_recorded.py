@@ -200,7 +200,7 @@ def test_everything_the_library_page_names_is_there():
             assert hasattr(found, name), f"{module}.{name}"
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(capsys):
     assert main(["list"]) == 0
     assert "regression-depth: " in capsys.readouterr().out
     assert main(["run", "regression-dept"]) == 1
@@ -217,13 +217,13 @@ def test_data_on_the_command_line(monkeypatch, tmp_path, capsys):
     assert main(["data", "status"]) == 0
     out = capsys.readouterr().out
     assert "diabetes: there, 442 rows, SHA-256 3b271426c1bd..." in out
-    assert f"ethanol: uci-ethanol.csv.gz (UCI Gas" in out and str(tmp_path / "uci-ethanol.csv.gz") in out
+    assert "ethanol: uci-ethanol.csv.gz (UCI Gas" in out and str(tmp_path / "uci-ethanol.csv.gz") in out
     monkeypatch.setattr("pooch.retrieve", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
     assert main(["data", "fetch"]) == 1
     assert "(OSError: no network)" in capsys.readouterr().out
 
 
-def test_a_grid_without_a_stable_rate_says_so(tmp_path):
+def test_a_grid_without_a_stable_rate_says_so():
     module = EXPERIMENTS["regression-depth"]
     config = dataclasses.replace(module.SCALES["quick"], rates=(50.0, 500.0), powers=(4,), steps=100)
     jobs = module.jobs(config, "cpu")

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-KEPT = ("lib", "book/data", "book/results", "book/claims.yml", "benchmarks/results", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+KEPT = ("lib", "book/data", "book/results", "book/claims.yml", "benchmarks/results", "pyproject.toml", "setup.py", "MANIFEST.in",
+        "README.md", "LICENSE")
 
 
 def run(*command, cwd, **environment):

@@ -130,7 +130,7 @@ class Ring:
 
 
 class Wrong(ValueError): """Said once."""
-'''
+'''  # noqa: W291
 
 
 @pytest.mark.parametrize("old, new", [

@@ -85,8 +85,9 @@ def widened(rates, choice, by=3):
 def edge(survives, low, high, tolerance=0.02):
     """The largest rate at which a model lives, by bisection of the logarithm; within ``tolerance``, relatively.
 
-    ``survives(rate)``: whether the median start lives for a tenth of the horizon. Returns a rate that survives; ``high``
-    where that does. Raises ``ValueError`` where ``low`` does not survive, or is not below ``high``.
+    ``survives(rate)``: whether the median start lives for a tenth of the horizon. Returns a rate that survives, while one
+    larger by ``tolerance`` at most does not (where rates that live and die alternate, the first such pair that is met);
+    ``high`` where that survives. Raises ``ValueError`` where ``low`` does not survive, or is not below ``high``.
     """
     if not 0 < low < high:
         raise ValueError(f"low is {low!r} and high {high!r}; expected 0 < low < high")

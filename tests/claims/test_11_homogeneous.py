@@ -208,7 +208,7 @@ def test_prop_batch_norm(eps):
     inner = second.weight.grad.square().sum(0) - norm.weight.grad.square() - norm.bias.grad.square()
     with torch.no_grad():
         for W in net.parameters():
-            W -= lr * W.grad
+            W.sub_(lr * W.grad)
     new_into, new_bias, new_out, new_scale = squares()
     assert worst(new_into - into - lr**2 * grown + term, new_bias - bias) < 1e-13
     assert (new_into > into).all() if eps < 1e-20 else worst(term) > 1e-7

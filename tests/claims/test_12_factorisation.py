@@ -91,8 +91,8 @@ def test_cor_factor_limit():
     M, U, V = factor_problem(20, 4, 3, 2, (20,))
     eta, moved, slope = 1 / (4 * factor_size(M, U, V))[:, None, None], {}, {}
     for name, power in (("constant", 0), ("decaying", 0.2), ("finite", 2.5)):
-        one = dl.factorisation.descend(M, U, V, lambda t: eta * (t + 1) ** -power, 3000, record_every=3000)
-        two = dl.factorisation.descend(M, one.U, one.V, lambda t: eta * (t + 3001) ** -power, 3000, record_every=3000)
+        one = dl.factorisation.descend(M, U, V, lambda t, p=power: eta * (t + 1) ** -p, 3000, record_every=3000)
+        two = dl.factorisation.descend(M, one.U, one.V, lambda t, p=power: eta * (t + 3001) ** -p, 3000, record_every=3000)
         moved[name] = (two.U - one.U).norm(dim=(1, 2))
         slope[name] = ((two.U @ two.V.mT - M) @ two.V).norm(dim=(1, 2))
     assert moved["finite"].max() < 1e-6 and slope["finite"].median() > 0.05  # the control: it converges, not to a critical point
@@ -154,7 +154,7 @@ def test_thm_rank_one():
         inside = 2 * gamma * (a - b).abs() <= sigma * (a + b).abs()
         assert inside[a * b >= 0].all() and inside.double().mean() > 0.8
         etas = torch.from_numpy(np.random.default_rng(seed).uniform(0.6, 1, 2500)) / (14 * sigma)
-        run = dl.factorisation.descend(M, u, v, lambda t: etas[t], 2499)
+        run = dl.factorisation.descend(M, u, v, etas.__getitem__, 2499)
         clock, f0 = sigma * etas.cumsum(0)[:-1, None], square_norm(u @ v.mT - M) / 2
         for eps in (0.1, 1e-4, 1e-8):
             need = 3 * torch.log(1.5 * sigma**0.5 / (a + b).abs()) + 5 * torch.log(f0 / (eps * f0[0])) + 1 / 14

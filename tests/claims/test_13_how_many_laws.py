@@ -57,7 +57,7 @@ def test_thm_laws_and_brackets(dims, laws):
         XY = bracket_of(X, Y)
         vectors += [X(theta), XY(theta), bracket_of(XY, Z)(theta)]
         for j in range(len(dims) - 2):
-            moved += [directional(lambda v: dl.imbalance(split(v))[j], theta, V / V.norm()) for V in vectors[-3:]]
+            moved += [directional(lambda v, j=j: dl.imbalance(split(v))[j], theta, V / V.norm()) for V in vectors[-3:]]
     vectors, moved = [V.detach() for V in vectors], [D.detach() for D in moved]
     assert worst(*moved) < 1e-12
     singular = torch.linalg.svdvals(torch.stack([V / V.norm() for V in vectors]))
@@ -121,7 +121,7 @@ def test_thm_certificate():
         found = [dl.conservation.count_laws(dims, seed=seed) for seed in range(4)]
         assert all(laws.certified and laws.fields + laws.balances == laws.parameters for laws in found)
         assert len({laws.count for laws in found}) == 1
-        split, field, size = network_field(dims)
+        _, field, size = network_field(dims)
         theta = dl.normal(size, generator=generator(1))
         units = torch.eye(dims[-1] * dims[0], dtype=torch.float64).view(-1, dims[-1], dims[0])
         alone = torch.linalg.matrix_rank(torch.stack([field(theta, G) for G in units]))
@@ -139,7 +139,7 @@ def test_prop_scalar_nets():
         assert found.balances == found.parameters - min(a, b) < found.count
         for other in (count((1, a, b, 1), bias=True), count((1, a, b, 2)), count((2, a, b, 1))):  # controls
             assert other.count == other.balances and other.certified
-    split, field, size = network_field((1, 2, 3, 1))
+    _, field, size = network_field((1, 2, 3, 1))
     theta, one = dl.normal(size, generator=generator(0)), torch.ones(1, 1, dtype=torch.float64)
     X, Y = (lambda v, g=g: field(v, g * one) for g in (1.0, -2.5))
     assert worst(bracket_of(X, Y)(theta).detach()) < 1e-12

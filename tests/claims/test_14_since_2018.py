@@ -53,7 +53,7 @@ def test_cor_modes():
 def test_thm_incremental(N, rho, theta):
     seen, starts = [], np.array([1e-2, 1e-4, 1e-6]) * (0.2 / 0.5 if N < 5 else 0.1)
     for s0 in starts:
-        def speed(t, s):
+        def speed(_, s):
             return N * s ** (2 - 2 / N) * (np.array([1, rho]) - s)
         reached = lambda t, s: s[0] - theta
         reached.terminal = True
@@ -157,8 +157,8 @@ def test_thm_relaxed_balance(n, lam):
         return frame @ values.sqrt().diag() @ frame.T
 
     turn = torch.linalg.qr(dl.normal(n, n, generator=generator(30))).Q
-    U = square_root(lam / 2 * eye + square_root(W @ W.T + lam**2 / 4 * eye)) @ turn
-    for U, relaxed in ((U, True), (U @ torch.linspace(1, 1.5, n).double().diag(), False)):
+    end = square_root(lam / 2 * eye + square_root(W @ W.T + lam**2 / 4 * eye)) @ turn
+    for U, relaxed in ((end, True), (end @ torch.linspace(1, 1.5, n).double().diag(), False)):
         V = torch.linalg.solve(U, W)
         D = U.T @ U - V @ V.T
         assert (worst(D - lam * eye) < 1e-12) == relaxed

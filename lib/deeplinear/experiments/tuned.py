@@ -7,7 +7,9 @@ lies at an end. Rules and words are those of :mod:`deeplinear.tuning`.
 """
 
 import dataclasses
+import math
 
+import numpy as np
 import torch
 
 from .. import chain, data, descent, losses, optimizers, tuning
@@ -57,7 +59,7 @@ def run_job(config, job, device, checkpoint=None, report=None):
     if _has_edge(job["model"]):
         edge = tuning.edge(runner.survives, *config.bracket)
         fine = tuning.fine_grid(edge)
-        return {"edge": torch.tensor(edge).double().numpy(), **_named("paper", rates, paper),
+        return {"edge": np.array(edge), **_named("paper", rates, paper),
                 **_named("fine", fine, runner.run(fine, "fine"))}
     best = runner.choice(paper)
     for part in range(config.widenings):
@@ -75,7 +77,7 @@ def run_job(config, job, device, checkpoint=None, report=None):
         if not len(more):
             break
         fine, found = _together(fine, found, more, runner.run(more, f"fine-{part}"))
-    return {"edge": torch.tensor(torch.nan).double().numpy(), **_named("paper", rates, paper), **_named("fine", fine, found)}
+    return {"edge": np.array(np.nan), **_named("paper", rates, paper), **_named("fine", fine, found)}
 
 
 class _Runner:
@@ -102,7 +104,7 @@ class _Runner:
     def survives(self, rate):
         """Whether the median start lives at this rate for a tenth of the steps."""
         tenth, self.probes = max(1, self.config.steps // 10), self.probes + 1
-        run = self._sweep(torch.tensor([rate]).double(), tenth, [tenth], f"edge-{self.probes}")
+        run = self._sweep(torch.tensor([rate], dtype=torch.float64), tenth, [tenth], f"edge-{self.probes}")
         return tuning.lives(run.padded_loss(1)[0, 0])
 
     def choice(self, found):
@@ -132,8 +134,7 @@ def collect(config, jobs, results):
     arrays, metrics, summary, last = {"steps": torch.tensor(steps)}, [], {"comparisons": []}, {}
     for job, result in zip(jobs, results):
         name, minimum = label(job["p"], job["model"]), _minimum(losses.LpLoss(dataset.X, dataset.y, job["p"]))
-        edge = float(result["edge"])
-        summary[name] = {"minimum": minimum, "edge": edge if edge == edge else None}
+        summary[name] = {"minimum": minimum, "edge": _or_none(result["edge"])}
         for grid in GRIDS:
             rates = torch.as_tensor(result[f"{grid} rates"])
             gaps = torch.as_tensor(result[f"{grid} loss"]).double() - minimum
@@ -194,4 +195,4 @@ def _minimum(loss):
 
 
 def _or_none(value):
-    return float(value) if torch.isfinite(torch.as_tensor(value)) else None
+    return float(value) if math.isfinite(float(value)) else None

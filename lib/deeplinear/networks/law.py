@@ -1,0 +1,191 @@
+"""A conservation law of a network: a signed sum of squares, or of Gram matrices, of entries of its parameters."""
+
+import collections.abc
+import dataclasses
+
+import numpy as np
+import torch
+from flint import nmod_mat
+
+PRIME = 2**31 - 1
+LARGEST = 2**25  # entries of the matrix whose rank counts the laws
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """``coefficient`` times the squares of ``entries`` of the flattened parameter ``name``: (units, m), of a Gram law
+    (blocks, units, m). ``label``: the name, with the part of the parameter where it is not all."""
+
+    name: str
+    coefficient: int
+    entries: torch.Tensor
+    label: str
+
+    def rows(self, tensor):
+        return tensor.reshape(-1)[self.entries.to(tensor.device)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """What gradient flow keeps, of every loss of the outputs: for each unit the signed sum of squares of the ``terms``,
+    with ``gram`` for each pair of units of a block the signed sum of products, a symmetric matrix.
+
+    ``value()``: shape (units,), or (units, units), with a first axis of blocks (heads, groups) where there are several.
+    ``change()``: the same of the gradients: one step of gradient descent with rate lr and without weight decay adds
+    exactly ``lr**2 * change()``. ``defect()``: what must vanish, half the first-order change per unit of rate, negated.
+    """
+
+    terms: tuple
+    gram: bool
+    net: torch.nn.Module = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def parameters(self):
+        """The names of the parameters, in the order of the network's."""
+        return tuple(dict.fromkeys(term.name for term in self.terms))
+
+    @property
+    def shape(self):
+        blocks = self.terms[0].entries.shape[:-1]
+        if not self.gram:
+            return tuple(blocks)
+        return tuple(blocks[1:] if blocks[0] == 1 else blocks) + (blocks[-1],)
+
+    @property
+    def count(self):
+        """How many independent numbers, at generic parameters."""
+        *blocks, m = self.terms[0].entries.shape
+        if not self.gram:
+            return blocks[0]
+        n, columns = blocks[1], sum(term.entries.shape[-1] for term in self.terms)
+        missing = max(0, n - columns)
+        return blocks[0] * (n * (n + 1) // 2 - missing * (missing + 1) // 2)
+
+    def value(self, parameters=None):
+        parameters = dict(self.net.named_parameters()) if parameters is None else parameters
+        return self._sum({name: parameters[name].detach() for name in self.parameters})
+
+    def change(self):
+        gradients = {}
+        parameters = dict(self.net.named_parameters())
+        for name in self.parameters:
+            gradient = parameters[name].grad
+            if gradient is None:
+                raise ValueError(f"{name} has no gradient; expected a call of backward() before change()")
+            gradients[name] = gradient.to_dense() if gradient.is_sparse else gradient
+        return self._sum(gradients)
+
+    def defect(self, parameters, gradients):
+        """(residual, size): the part that must vanish, and the size that its terms could have."""
+        return (self._sum(parameters, gradients).abs().max(),
+                sum(abs(term.coefficient) * term.rows(parameters[term.name]).norm() * term.rows(gradients[term.name]).norm()
+                    for term in self.terms))
+
+    def _sum(self, left, right=None):
+        total = 0
+        for term in self.terms:
+            a = term.rows(left[term.name])
+            b = a if right is None else term.rows(right[term.name])
+            if self.gram:
+                product = a @ b.mT
+                product = (product + product.mT) / 2 if right is not None else product
+            else:
+                product = (a * b).sum(-1)
+            total = total + term.coefficient * product
+        return total[0] if self.gram and len(total) == 1 else total
+
+    def differentials(self, parameters):
+        """(column, value) arrays of the differentials of all independent entries modulo the prime, one pair a row; columns
+        are (name, entry)."""
+        for index in np.ndindex(*self.terms[0].entries.shape[:-1]):
+            for other in range(index[-1], self.terms[0].entries.shape[-2]) if self.gram else [index[-1]]:
+                row = {}
+                for term in self.terms:
+                    a, b = (term.entries[(*index[:-1], unit)].numpy() for unit in (index[-1], other))
+                    for here, there in ((a, b), (b, a)):
+                        for entry, factor in zip(here.tolist(), parameters[term.name][there].tolist()):
+                            key = (term.name, entry)
+                            row[key] = (row.get(key, 0) + term.coefficient * factor) % PRIME
+                yield row
+
+    def __str__(self):
+        return " ".join(_signed(term.coefficient, k) + _square(term.label, self.gram) for k, term in enumerate(self._ordered()))
+
+    def _ordered(self):
+        return sorted(self.terms, key=lambda term: term.coefficient < 0)
+
+
+def _signed(coefficient, k):
+    size = "" if abs(coefficient) == 1 else f"{abs(coefficient)} "
+    return ("- " if coefficient < 0 else "+ " if k else "") + size
+
+
+def _square(label, gram):
+    return f"<{label}>" if gram else f"|{label}|^2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """``parameters`` with an axis of ``units`` hidden units that no law names, and the ``reason``."""
+
+    parameters: tuple
+    units: int
+    reason: str
+
+    def __str__(self):
+        return f"{', '.join(self.parameters) or 'the network'}: {self.reason}"
+
+
+class Laws(collections.abc.Sequence):
+    """The laws of a network, a sequence of :class:`Law`; ``refused``: a list of :class:`Refused`. ``print`` shows both."""
+
+    def __init__(self, laws, refused, net):
+        self._laws = [dataclasses.replace(law, net=net) for law in laws]
+        self.refused, self.net = refused, net
+
+    def __getitem__(self, index):
+        return self._laws[index]
+
+    def __len__(self):
+        return len(self._laws)
+
+    @property
+    def count(self):
+        """How many independent numbers all laws keep: the rank of their differentials at random parameters, modulo a
+        prime, where a rank can only be too small. Raises ``ValueError`` where that matrix is too large."""
+        if not self._laws:
+            return 0
+        random = np.random.default_rng(0)
+        sizes = {name: parameter.numel() for name, parameter in self.net.named_parameters()}
+        point = {name: random.integers(1, PRIME, size, dtype=np.int64) for name, size in sizes.items()}
+        columns = sum(sizes[name] for name in {name for law in self._laws for name in law.parameters})
+        number = sum(_entries(law) for law in self._laws)
+        if number * columns > LARGEST:
+            raise ValueError(f"the laws have {number} numbers and {columns} parameters; expected a product of at most {LARGEST} "
+                             f"to count what is independent; the laws one by one keep {sum(law.count for law in self._laws)}")
+        rows, place = [row for law in self._laws for row in law.differentials(point)], {}
+        for row in rows:
+            for key in row:
+                place.setdefault(key, len(place))
+        matrix = np.zeros((len(rows), len(place)), dtype=np.int64)
+        for k, row in enumerate(rows):
+            matrix[k, [place[key] for key in row]] = list(row.values())
+        return nmod_mat(*matrix.shape, matrix.ravel().tolist(), PRIME).rank()
+
+    def drift(self, before):
+        """For each law the norm of its value now less that with the parameters of the state dict ``before``."""
+        return torch.stack([torch.linalg.vector_norm(law.value() - law.value(before)) for law in self._laws])
+
+    def __str__(self):
+        head = ["law", "shape", "numbers", "norm now"]
+        rows = [[str(law), "x".join(map(str, law.shape)), str(law.count), f"{torch.linalg.vector_norm(law.value()).item():.3g}"]
+                for law in self._laws]
+        widths = [max(len(row[c]) for row in [head, *rows]) for c in range(4)]
+        lines = ["  ".join(cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, widths)))
+                 for row in [head, [w * "-" for w in widths], *rows]]
+        return "\n".join([line.rstrip() for line in lines] + [f"refused  {one}" for one in self.refused])
+
+
+def _entries(law):
+    *blocks, _ = law.terms[0].entries.shape
+    return blocks[0] * blocks[1] * (blocks[1] + 1) // 2 if law.gram else blocks[0]

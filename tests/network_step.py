@@ -1,0 +1,69 @@
+"""What the tests of ``deeplinear.networks`` share: modules in a line, and one step of gradient descent by hand."""
+
+import torch
+from torch import nn
+
+import deeplinear as dl
+
+
+class Net(nn.Module):
+    """Named parts, and a forward that is a function of the module and its inputs."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.by = forward
+
+    def forward(self, *inputs):
+        return self.by(self, *inputs)
+
+
+def texts(laws):
+    """What each law says, with its shape and how many numbers it keeps."""
+    return [(str(law), law.shape, law.count) for law in laws]
+
+
+def prepared(net, scale=1.0, seed=0):
+    """The network in float64 at random parameters, so that nothing of its own start is left."""
+    random = dl.seeded(seed)
+    with torch.no_grad():
+        for parameter in net.double().parameters():
+            if parameter.requires_grad:
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=random, dtype=torch.float64))
+    return net
+
+
+def step(net, laws, example, rate=1e-3, seed=0, more=None):
+    """What is not ``value + rate^2 change`` after a step of gradient descent, and how much the values change, both at most
+    and relative to the law's terms. ``more()``: tensors that the loss uses beside the outputs."""
+    random = dl.seeded(seed)
+    net.zero_grad()
+    outputs = _tensors([net(*_arguments(example)), more() if more else []])
+    weights = lambda tensor: torch.randn(tensor.shape, generator=random, dtype=tensor.dtype)
+    sum((weights(tensor) * tensor + weights(tensor) * torch.tanh(tensor)).sum()
+        for tensor in outputs if tensor.requires_grad).backward()
+    parameters = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    rate = rate / max(1e-300, *(parameter.grad.abs().max().item() for parameter in parameters.values()))
+    before, change = [law.value() for law in laws], [law.change() for law in laws]
+    sizes = [sum(term.rows(parameters[term.name].detach()).square().sum() for term in law.terms) for law in laws]
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter -= rate * parameter.grad
+    moved = [law.value() - a for law, a in zip(laws, before)]
+    defects = [((m - rate**2 * c).abs().max() / size).item() for m, c, size in zip(moved, change, sizes)]
+    return max(defects, default=0.0), max([(m.abs().max() / size).item() for m, size in zip(moved, sizes)], default=0.0)
+
+
+def _arguments(example):
+    example = example if isinstance(example, tuple) else (example,)
+    return [tensor.double() if tensor.is_floating_point() else tensor for tensor in example]
+
+
+def _tensors(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    value = list(value.values()) if isinstance(value, dict) else value
+    return [one for part in value for one in _tensors(part)] if isinstance(value, (list, tuple)) else []
