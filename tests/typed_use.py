@@ -20,7 +20,7 @@ on = dl.sweep([dl.Group(loss, run, dl.optimizers.preset("gd", 0.1), rule="layers
 assert_type(on[0].loss, torch.Tensor)
 assert_type(dl.flow.compare(loss, weights, [0, 1, 2.5]).gap, float)
 assert_type(dl.flow.end_to_end(loss, np.ones((1, 10)), 3, np.linspace(0, 1, 5)).end_to_end, torch.Tensor)
-assert_type(dl.field.is_gradient(loss, 2).gradient, bool | None)
+assert_type(dl.field.is_gradient(loss, 2).gradient, bool)
 assert_type(dl.conservation.count_laws((2, 3, 1), activation="relu").count, int)
 assert_type(dl.recorded.load("relu-balance").arrays, dict[str, torch.Tensor])
 assert_type(dl.plots.ellipses(depths=(1, 2)).svg(), str)
