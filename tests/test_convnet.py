@@ -226,3 +226,9 @@ def test_evaluate_counts_errors_without_dropout():
     logits = net.eval()(X)
     assert abs(loss - F.cross_entropy(logits, y).item()) < 1e-6
     assert errors == (logits.argmax(1) != y).double().mean().item()
+
+
+def test_factors_that_do_not_fit_have_no_decay():
+    with pytest.raises(ValueError, match=r"W1 has shape \(3, 5\) and W2 \(2, 4\); expected \(h, d\) and \(k, h\)"):
+        dl.decay.product(torch.ones(3, 5), torch.ones(2, 4), [0.0])
+    assert dl.decay.product(torch.zeros(2, 3), torch.ones(1, 2), [0.0, 1.0]).tolist() == [0, 0]

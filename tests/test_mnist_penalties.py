@@ -2,12 +2,10 @@
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
 import deeplinear as dl
 from deeplinear import convnet
@@ -110,18 +108,3 @@ def test_the_long_run_is_ten_passes_at_the_tutorials_rate_and_the_others_are_par
     assert {c.std for c in mnist_stds.SCALES["full"].cases} | {0.1} == {0.001, 0.005, 0.01, 0.05, 0.1, 0.5}
     once = mnist_one_pass.SCALES["full"]
     assert once.steps == 859 and len({c.lr for c in once.cases}) == 5 and len(once.cases) == 10
-
-
-def test_what_is_settled_names_a_test_or_a_record_and_the_rest_says_what_is_missing():
-    here = Path(__file__).parent
-    rows = yaml.safe_load((here / "settled_convnet.yml").read_text(encoding="utf-8"))
-    assert len({row["key"] for row in rows}) == len(rows)
-    for row in rows:
-        answer, = row.keys() - {"key", "asks"}
-        if answer == "test":
-            file, name = row["test"].split("::")
-            assert f"\ndef {name}(" in (here.parent / file).read_text(encoding="utf-8"), row["key"]
-        elif answer == "record":
-            dl.recorded.load(row["record"], quiet=True)
-        else:
-            assert answer == "open" and len(row["open"]) > 20, row["key"]

@@ -6,8 +6,10 @@ The flow of ``(lambda / 2) ||W_2 W_1||_F^2`` at time t is that of half the squar
 
 import torch
 
+from .annotations import Numbers
 
-def product(W1, W2, times):
+
+def product(W1: torch.Tensor, W2: torch.Tensor, times: Numbers) -> torch.Tensor:
     """``||W_2 W_1||_F^2`` at ``times``, shape (times,), under the flow of half of it from these factors: prop-penalty-decay.
 
     With D = W_2^T W_2 - W_1 W_1^T, which stays, A = W_1 W_1^T is a rational function of its start, of e^(-D t) and of an
@@ -31,7 +33,7 @@ def product(W1, W2, times):
     return torch.stack(found)
 
 
-def singular_value(s, d, times):
+def singular_value(s: Numbers, d: Numbers, times: Numbers) -> torch.Tensor:
     """The singular value ``s`` of a product whose factors are aligned and have there the imbalance ``d``, at ``times``:
     the solution of s' = -s sqrt(d^2 + 4 s^2), which is |d| / (2 sinh(|d| t + arsinh(|d| / 2s))), or s / (1 + 2 s t) for
     d = 0: prop-penalty-decay. ``s``, ``d`` and ``times`` broadcast."""

@@ -7,6 +7,7 @@ left alone. One job is one case and one seed.
 """
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -51,8 +52,8 @@ class Config:
     dtype: str = "float32"
 
 
-QUICK = {"dataset": "mnist-5k", "net": "small", "seeds": (0, 1), "steps": 60, "order": "shuffled", "looks": (0, 20, 40),
-         "window": 20}
+QUICK: dict[str, Any] = {"dataset": "mnist-5k", "net": "small", "seeds": (0, 1), "steps": 60, "order": "shuffled",
+                         "looks": (0, 20, 40), "window": 20}
 SCALES = {"quick": Config(**QUICK), "full": Config()}
 
 
