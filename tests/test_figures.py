@@ -1,6 +1,7 @@
 """Figures: byte-stable, within limits, and compared as pictures."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,12 @@ def test_the_same_numbers_give_the_same_bytes():
 def test_the_cover_is_the_one_drawn_by_the_library():
     stored = (dl.data.book_folder("_static") / "cover.svg").read_text()
     assert difference(stored, plots.cover().svg()) is None
+
+
+def test_every_figure_is_a_public_name():
+    files = Path(plots.__file__).parent.glob("*.py")
+    drawn = [name for path in files for name in re.findall(r"^@styled\ndef (\w+)", path.read_text(encoding="utf-8"), re.M)]
+    assert len(drawn) >= 5 and set(drawn) <= set(plots.__all__)
 
 
 def test_long_curves_are_thinned_but_keep_their_ends():

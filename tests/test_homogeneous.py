@@ -142,3 +142,37 @@ def test_kinks_and_ties_do_no_harm():
         for parameter in net.parameters():
             parameter.sub_(0.1 * parameter.grad)
     assert (law.value() - before - 0.01 * change).abs().max() < 1e-13 and change.abs().max() > 1e-4
+
+
+class Shown(nn.Module):
+    """A network whose loss may use a hidden activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        hidden = torch.relu(self.a(x))
+        return self.b(hidden), hidden
+
+
+def changed(change):
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    change(net)
+    return net
+
+
+@pytest.mark.parametrize("build, words", [
+    (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(20, 2)), "3 takes 20 numbers of 0, which gives 4"),
+    (lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Linear(6, 2)), "2 is dense along the rows of an image of 0"),
+    (lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(2), nn.Linear(36, 2)), "2 joins other axes than"),
+    (Shown, r"the output is \(b, relu\)"),
+    (lambda: changed(lambda net: setattr(net[2], "bias", net[0].bias)), "2.bias shares its storage with 0.bias"),
+    (lambda: changed(lambda net: setattr(net[2], "weight", nn.Parameter(net[0].weight.data))), "2.weight shares its storage with"),
+    (lambda: changed(lambda net: net[1].register_forward_hook(lambda module, inputs, output: output + 1)), "1 has a hook"),
+    (lambda: changed(lambda net: nn.utils.parametrizations.weight_norm(net[2])), "2 is parametrised"),
+    (lambda: changed(lambda net: nn.utils.parametrizations.spectral_norm(net[0])), "0 is parametrised"),
+    (lambda: changed(lambda net: net[2].requires_grad_(False)), "2.weight is frozen")])
+def test_laws_that_would_be_false_are_refused(build, words):
+    with pytest.raises(homogeneous.NotHomogeneous, match=words):
+        homogeneous.laws(build())

@@ -195,7 +195,7 @@ REFUSED = {
     "ReLU6": (between(nn.ReLU6()), (5, 3), 0, "hardtanh at 1 ReLU6"),
     "alpha dropout": (between(nn.AlphaDropout()), (5, 3), 0, "alpha_dropout at 1 AlphaDropout"),
     "softmax": (between(nn.Softmax(-1)), (5, 3), 0, "softmax at 1 Softmax"),
-    "layer norm": (between(nn.LayerNorm(4, elementwise_affine=False)), (5, 3), 0, "layer_norm, whose eps is 1e-05, not 0"),
+    "layer norm": (between(nn.LayerNorm(4, elementwise_affine=False)), (5, 3), 0, "layer_norm at 1 LayerNorm, whose eps is 1e-05, not 0"),
     "LSTM": (lambda: Net(lambda net, x: net.b(net.a(x)[0]), a=nn.LSTM(3, 4), b=Linear(4, 2)), TOKENS, 0, "lstm at a LSTM"),
     "GRU": (lambda: Net(lambda net, x: net.b(net.a(net.e(x))[0]), e=Linear(3, 3), a=nn.GRU(3, 4), b=Linear(4, 2)), TOKENS, 0,
             "gru at a GRU"),

@@ -273,11 +273,7 @@ def test_every_law_of_a_random_module_is_kept(seed):
     for scale, training in ((0.3, True), (1.0, False), (2.0, True)):
         torch.manual_seed(seed)
         defect, _ = step(prepared(net, scale, seed).train(training), laws, net.example, seed=seed)
-        assert defect < 1e-11, (net.text, texts_of(laws))
-
-
-def texts_of(laws):
-    return [str(law) for law in laws]
+        assert defect < 1e-11, (net.text, list(map(str, laws)))
 
 
 def test_the_grammar_gives_laws_and_refusals():

@@ -70,7 +70,7 @@ def test_implied_rates_and_crossings_by_hand():
     found = l4_printed.implied(times, gaps, (10, 20, 30), (2.0, 1.0, 0.1))
     assert found[0] == pytest.approx([10**0.5 / 10, 10]) and found[1, 0] == pytest.approx(0.5) and np.isnan(found[[1, 2], [1, 0]]).all()
     limit = np.array([[3.0, 3.0], [0.5, 3.0], [2.0, 3.0], [0.5, 3.0]])
-    assert l4_printed.crossing(times, limit, 1.0, 2)[0] == 100 and l4_printed.crossing(times, limit, 1.0, 0)[0] == 1
+    assert l4_printed.crossing(times, limit, 1.0, 2)[0] == pytest.approx(10**1.5) and l4_printed.crossing(times, limit, 1.0, 0)[0] == 1
     assert np.isnan(l4_printed.crossing(times, limit, 1.0, 0)[1])
 
 
@@ -93,8 +93,8 @@ def test_a_tuned_model_is_the_direct_runs_of_its_grids():
     assert arrays["l4 gd depth 2 fine rates"][10].item() == found["edge"]
     for grid in tuned.GRIDS:
         runs = torch.stack([gaps(rate.item(), config.steps, steps) for rate in arrays[f"l4 gd depth 2 {grid} rates"]], 1)
-        alive = runs[-1].isfinite()
-        torch.testing.assert_close(arrays[f"l4 gd depth 2 {grid} ends"], runs[-1], rtol=0.01, atol=1e-9, equal_nan=True)  # chaos at the edge
+        alive = runs[-1].isfinite()  # at the edge the last bit decides on the third digit
+        torch.testing.assert_close(arrays[f"l4 gd depth 2 {grid} ends"], runs[-1], rtol=0.01, atol=1e-9, equal_nan=True)
         scores = torch.where(alive.all(1), runs[-1].mean(1), torch.inf)  # of two starts
         best = int(scores.argmin())
         assert found[grid]["rate"] == found[grid]["strict_rate"] == arrays[f"l4 gd depth 2 {grid} rates"][best].item()

@@ -7,7 +7,7 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 
 from . import (chain, checks, conservation, convnet, data, decay, descent, exact, experiments, factorisation, field,
                flow, homogeneous, ledger, losses, networks, optimizers, plots, preconditioner, products, recorded, shards,
-               sources, verification)
+               sources, stiff, tuning, verification)
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
                     near_zero_init, normal, seeded, uniform)
 from .checks import check, control, slope, table

@@ -5,15 +5,19 @@ ill-conditioned data, over a time of many descents, SciPy's Radau (implicit Rung
 of hours. For networks small enough to hold the Hessian of all layers.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
 from . import chain
+from .annotations import Numbers, Report, Smooth
 from .flow import Flow
 
 
-def layers(loss, weights, times, rtol=1e-8, atol=1e-11, report=None):
+def layers(loss: Smooth, weights: Sequence[torch.Tensor], times: Numbers, rtol: float = 1e-8, atol: float = 1e-11,
+           report: Report | None = None) -> Flow:
     """The flow ``W_j' = -dL/dW_j`` of all layers, as :func:`deeplinear.flow.layers`, at the tolerances given.
 
     ``loss``: an object with ``gradient(W)`` and ``hessian_product(W, V)``. ``weights``: list of N layers (no batch).
@@ -30,7 +34,7 @@ def layers(loss, weights, times, rtol=1e-8, atol=1e-11, report=None):
     def unpack(flat):
         return [part.reshape(shape) for part, shape in zip(torch.from_numpy(flat).split(sizes), shapes)]
 
-    def velocity(t, flat):
+    def velocity(_, flat):
         layers = unpack(flat)
         gradients = chain.layer_gradients(layers, loss.gradient(chain.end_to_end(layers)))
         return -torch.cat([G.flatten() for G in gradients]).numpy()
@@ -48,7 +52,7 @@ def layers(loss, weights, times, rtol=1e-8, atol=1e-11, report=None):
     return Flow(torch.from_numpy(times), [part.reshape(len(times), *shape) for part, shape in zip(rows, shapes)])
 
 
-def hessian(loss, weights):
+def hessian(loss: Smooth, weights: Sequence[torch.Tensor]) -> torch.Tensor:
     """The Hessian of the network's loss in all its layers, shape (D, D), D the number of their entries.
 
     ``weights``: one network, no batch, float64. The data enter by ``loss.hessian_product`` along the kd entries of the

@@ -7,11 +7,13 @@ in the median over the seeds; the strict score is infinite as soon as one start 
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from scipy import stats
 
 from . import data
+from .annotations import Numbers
 
 A_DECADE = 10  # rates in each decade of a fine grid
 TIE = 1e-6  # scores that differ by less, relatively, differ by rounding
@@ -38,17 +40,17 @@ class Comparison:
     high: float
 
     @property
-    def ahead(self):
+    def ahead(self) -> bool:
         """Whether the first model is ahead: the interval lies below 1."""
         return self.high < 1
 
     @property
-    def behind(self):
+    def behind(self) -> bool:
         """Whether the first model is behind: the interval lies above 1."""
         return self.low > 1
 
 
-def paper_grid(first, last):
+def paper_grid(first: int, last: int) -> torch.Tensor:
     """The rates 1 and 5 times each power of ten from ``10**first`` to ``10**last``, the last one without its 5.
 
     The grid of Arora, Cohen and Hazan 2018, section 8. Shape (rates,), float64.
@@ -59,17 +61,17 @@ def paper_grid(first, last):
     return torch.tensor(rates[:-1], dtype=torch.float64)
 
 
-def fine_grid(edge):
+def fine_grid(edge: float) -> torch.Tensor:
     """Ten rates a decade from ``edge / 10`` to twice the edge (10**0.3 times it), shape (14,); the eleventh is the edge."""
     return edge * _powers(range(-A_DECADE, 4))
 
 
-def around(rate, reach=3):
+def around(rate: float, reach: int = 3) -> torch.Tensor:
     """Ten rates a decade, ``reach`` of them on each side of ``rate``, shape (2 reach + 1,)."""
     return rate * _powers(range(-reach, reach + 1))
 
 
-def widened(rates, choice, by=3):
+def widened(rates: torch.Tensor, choice: Choice, by: int = 3) -> torch.Tensor:
     """The next ``by`` rates on the side of the grid at whose end the choice lies, spaced as there; an empty tensor where
     it is interior or where there is no choice.
 
@@ -82,7 +84,7 @@ def widened(rates, choice, by=3):
     return rates[-1] * step**powers if choice.index else rates[0] / step**powers.flip(0)
 
 
-def edge(survives, low, high, tolerance=0.02):
+def edge(survives: Callable[[float], bool], low: float, high: float, tolerance: float = 0.02) -> float:
     """The largest rate at which a model lives, by bisection of the logarithm; within ``tolerance``, relatively.
 
     ``survives(rate)``: whether the median start lives for a tenth of the horizon. Returns a rate that survives, while one
@@ -101,18 +103,18 @@ def edge(survives, low, high, tolerance=0.02):
     return low
 
 
-def lives(ends):
+def lives(ends: Numbers) -> bool:
     """Whether the median start lives: more than half of ``ends`` (seeds,) are finite."""
     ends = data.tensor(ends)
     return bool(2 * ends.isfinite().sum() > len(ends))
 
 
-def failures(ends):
+def failures(ends: Numbers) -> torch.Tensor:
     """The share of the starts that failed at each rate, shape (rates,)."""
     return 1 - data.tensor(ends).isfinite().double().mean(-1)
 
 
-def median(ends):
+def median(ends: Numbers) -> torch.Tensor:
     """The median over the seeds, the last axis, a failed start counted as infinity; of an even number the mean of the two
     in the middle. Shape ``(...)``."""
     ordered = _failed_infinite(ends).sort(-1).values
@@ -120,12 +122,12 @@ def median(ends):
     return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2
 
 
-def strict(ends):
+def strict(ends: Numbers) -> torch.Tensor:
     """The median over the seeds where no start failed, infinity elsewhere, shape ``(...)``."""
     return median(ends).where(data.tensor(ends).isfinite().all(-1), torch.inf)
 
 
-def choose(scores, curves=None):
+def choose(scores: Numbers, curves: Numbers | None = None) -> Choice:
     """The rate with the smallest of ``scores`` (rates,), as a :class:`Choice`.
 
     Scores within rounding of the smallest (``TIE``) tie: then the rate wins at which the curve, of ``curves`` (records,
@@ -144,13 +146,13 @@ def choose(scores, curves=None):
     return Choice(index, 0 < index < len(scores) - 1)
 
 
-def first_below(curves, level):
+def first_below(curves: torch.Tensor, level: float | torch.Tensor) -> torch.Tensor:
     """The first record at which each of ``curves`` (records, ...) is at most ``level``, a float; infinity where none is."""
     reached = curves <= level
     return torch.where(reached.any(0), reached.to(torch.uint8).argmax(0).double(), torch.inf)
 
 
-def compare(first, second):
+def compare(first: Numbers, second: Numbers) -> Comparison:
     """The ratios ``first / second`` over paired seeds, both of shape (seeds,), as a :class:`Comparison`.
 
     First is ahead where the 95 % t-interval of the mean log ratio leaves out 1 below. Raises ``ValueError`` for shapes

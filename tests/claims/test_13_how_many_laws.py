@@ -209,7 +209,7 @@ def test_prop_missing_laws(n, seed):
     assert torch.linalg.matrix_rank(torch.cat([balances, density @ sigmas])) == size - 1
 
 
-@pytest.mark.parametrize("d, k, r, bias", [(2, 1, 4, False), (4, 3, 6, False), (2, 1, 5, True), (3, 2, 4, True)])
+@pytest.mark.parametrize("d, k, r, bias", [(2, 1, 4, False), (4, 3, 6, False), (2, 1, 5, True), (2, 2, 5, True), (3, 2, 4, True)])
 def test_prop_relu_laws(d, k, r, bias):
     """The rank of the gradients, which for single units needs no brackets; d counts the constant input."""
     A, C, b, x = (dl.normal(*shape, generator=generator(d + r)) for shape in ((r, d), (k, r), (k,), (600, d)))
@@ -223,6 +223,7 @@ def test_prop_relu_laws(d, k, r, bias):
         return rows.shape[1] - torch.linalg.matrix_rank(rows, rtol=1e-10).item()
 
     assert rank(A) == r
+    assert (d, k, r, bias) != (2, 2, 5, True) or r * (d + k) + k - rank(A) == 17  # of 22 weights
     assert rank(torch.cat([A[:1], 2 * A[:1], A[2:]])) > r  # control: two in-vectors that are multiples
 
 

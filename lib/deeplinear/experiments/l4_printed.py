@@ -31,7 +31,7 @@ class Config:
     at: tuple = (10_000, 100_000, 200_000, 400_000, 1_000_000)
     printed: tuple = ((0.32, 0.144, 0.103, 0.071, 0.037), (0.64, 0.178, 0.111, 0.060, 0.017),
                       (1.05, 0.188, 0.105, 0.045, 0.0064))
-    rates: tuple = (4.2e-3, 3.55e-4, 1.95e-4)
+    rates: tuple = (4.2e-3, 3.55e-4, 1.85e-4)
     factors: tuple = (0.8, 1.25, 2.0)
     momentum: float = 0.9
     handover: tuple = (0, 200_000, 100_000)
@@ -158,9 +158,20 @@ def implied(times, gaps, at, printed):
 
 
 def crossing(times, limit, rate, first):
-    """The step after ``first`` at which each curve of ``limit`` (T, seeds) falls below ``rate``; NaN where none does."""
-    later = (times >= rate * first)[:, None] & (limit < rate)
-    return np.where(later.any(0), times[later.argmax(0)] / rate, np.nan)
+    """The step from ``first`` on at which each curve of ``limit`` (T, seeds) falls below ``rate``; NaN where none does.
+
+    Between two times the logarithms are interpolated.
+    """
+    found = np.full(limit.shape[1], np.nan)
+    for s, curve in enumerate(limit.T):
+        below = np.flatnonzero((times >= rate * first) & (curve < rate))
+        if len(below):
+            i = below[0]
+            found[s] = times[i] / rate
+            if i > 1 and curve[i - 1] >= rate:
+                logs = np.interp(-np.log(rate), -np.log(curve[i - 1:i + 1]), np.log(times[i - 1:i + 1]))
+                found[s] = np.exp(logs) / rate
+    return found
 
 
 def collect(config, jobs, results):

@@ -146,7 +146,7 @@ def collect(config, jobs, results):
                         for r, rate in enumerate(rates.tolist()) for s, seed in enumerate(config.seeds)]
             if len(curves):
                 last.setdefault((job["p"], grid), {})[name] = curves[-1]
-    for (p, grid), ends in last.items():
+    for (_, grid), ends in last.items():
         names = list(ends)
         summary["comparisons"] += [{"grid": grid, "first": a, "second": b, **_compared(ends[a], ends[b])}
                                    for i, a in enumerate(names) for b in names[i + 1:]]

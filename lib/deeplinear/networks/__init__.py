@@ -42,6 +42,6 @@ def laws(net, example):
         if defect <= guard.ALLOWED:
             kept.append(law)
         else:
-            reason = f"read, but its defect is {defect:.0e}" if defect == defect else "no trial gave its parameters a gradient"
+            reason = f"read, but its defect is {defect:.0e}" if defect == defect else "in no trial its gradients were more than rounding"
             refused.append(Refused(law.parameters, len(law.terms[0].entries), reason))
     return Laws(kept, refused, net)

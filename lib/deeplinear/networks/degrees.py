@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import itertools
 import math
+import statistics
 from fractions import Fraction
 
 import torch
@@ -159,7 +160,7 @@ def _basis(rows, unknowns):
 
 def _shortened(solutions):
     """The same span, with the long ones less the short ones where that makes them shorter."""
-    typical = sorted(map(len, solutions))[len(solutions) // 2]
+    typical = statistics.median_low(map(len, solutions)) if solutions else 0
     for i, solution in enumerate(solutions):
         for other in solutions[:i] + solutions[i + 1:] if len(solution) > typical else []:
             for sign in (1, -1):

@@ -1,41 +1,54 @@
 """Every law is tried before it is returned: on a copy, at random parameters of several sizes, inputs and losses."""
 
+import itertools
+
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import graph
 
 SCALES = (0.1, 1.0, 10.0)
 DRAWS = 2
-ALLOWED = 1e-9  # of the size that a law's terms could have; rounding gives 1e-13
+NUDGE, STEADY = 1e-12, 1e-6  # a trial tells where a nudge changes gradients by less: elsewhere they are rounding
+ALLOWED = 1e-5  # of the size that a law's terms could have; rounding gives 1e-13, behind a norm of equal tokens 1e-6
 
 
 def worst(laws, double, args, kwargs):
     """For each law the largest relative defect of its differential along the gradient; NaN where no trial told."""
-    found = [torch.nan] * len(laws)
+    found = len(laws) * [torch.nan]
     random = torch.Generator().manual_seed(0)
-    parameters = {name: parameter for name, parameter in double.named_parameters() if parameter.requires_grad}
-    for mode in graph.modes(double):
-        for scale in SCALES:
-            for draw in range(DRAWS):
-                for parameter in parameters.values():
-                    parameter.data.copy_(scale * torch.randn(parameter.shape, generator=random, dtype=torch.float64))
-                inputs = (args, kwargs) if draw == 0 else _drawn((args, kwargs), random)
-                with graph.modes_as(double, mode), graph.buffers_as_they_were(double):
-                    gradients = _gradients(double, *inputs, parameters, random)
-                for k, law in enumerate(laws):
-                    residual, size = law.defect({name: p.detach() for name, p in parameters.items()}, gradients)
-                    if torch.isfinite(size) and size > 0:
-                        found[k] = max((residual / size).item(), 0 if found[k] != found[k] else found[k])
+    for trial, (mode, scale, draw) in enumerate(itertools.product(graph.modes(double), SCALES, range(DRAWS))):
+        inputs = (args, kwargs) if draw == 0 else _drawn((args, kwargs), random)
+        point = {name: scale * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+                 for name, parameter in double.named_parameters() if parameter.requires_grad}
+        with graph.modes_as(double, mode), graph.buffers_as_they_were(double):
+            gradients = _gradients(double, inputs, point, trial)
+        with graph.modes_as(double, mode), graph.buffers_as_they_were(double):
+            near = {name: value * (1 + NUDGE * torch.randn(value.shape, generator=random, dtype=torch.float64))
+                    for name, value in point.items()}
+            nudged = _gradients(double, inputs, near, trial)
+        apart = {name: nudged[name] - gradient for name, gradient in gradients.items()}
+        for k, law in enumerate(laws):
+            residual, size = law.defect(point, gradients)
+            if torch.isfinite(size) and law.defect(point, apart)[1] < STEADY * size:
+                found[k] = max(residual.item() / size.item(), 0 if found[k] != found[k] else found[k])
     return found
 
 
-def _gradients(double, args, kwargs, parameters, random):
-    output, kept = graph.run(graph.WithTraces(double), args, kwargs)
-    outputs = [tensor for tensor in graph.tensors([output, kept]) if tensor.requires_grad]
-    loss = sum((tensor * torch.randn(tensor.shape, generator=random, dtype=tensor.dtype)).sum() for tensor in outputs)
-    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True) if outputs else len(parameters) * [None]
+def _gradients(double, inputs, point, seed):
+    """Of a random loss of the outputs, at parameters ``point``: ``{name: gradient}``; the seed draws weights and masks."""
+    parameters = {name: parameter for name, parameter in double.named_parameters() if name in point}
+    for name, parameter in parameters.items():
+        parameter.data.copy_(point[name])
+    torch.default_generator.manual_seed(seed)
+    with sdpa_kernel(SDPBackend.MATH):  # the others compute probabilities twice, which differ where scores are large
+        output, kept = graph.run(graph.WithTraces(double), *inputs)
+        outputs = [tensor for tensor in graph.tensors([output, kept]) if tensor.requires_grad]
+        loss = sum((tensor * torch.randn(tensor.shape, dtype=tensor.dtype)).sum() for tensor in outputs)
+        found = (torch.autograd.grad(loss, list(parameters.values()), allow_unused=True) if outputs
+                 else len(parameters) * [None])
     return {name: torch.zeros_like(parameter) if gradient is None else gradient.to_dense() if gradient.is_sparse else gradient
-            for (name, parameter), gradient in zip(parameters.items(), gradients)}
+            for (name, parameter), gradient in zip(parameters.items(), found)}
 
 
 def _drawn(value, random):

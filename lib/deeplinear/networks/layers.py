@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from . import graph
 from .contraction import attend, contract
 from .elementwise import add, multiply
 from .reading import Value, constants, kind
@@ -148,7 +149,7 @@ def _gain(reader, node, value, dims, eps, weight, bias):
             first = first.narrow(axis, 0, 1)
         reader.degrees.equal(numbers, first, "normalised with others")
     else:
-        reader.degrees.zero(numbers, reader.told(node, f"{kind(node)}, whose eps is {eps}, not 0"))
+        reader.degrees.zero(numbers, reader.told(node, f"{kind(node)} at {' '.join(graph.place(node))}, whose eps is {eps}, not 0"))
     result = Value(torch.zeros_like(numbers))
     if weight is not None:
         result = multiply(reader, node, result, weight)
