@@ -1,14 +1,14 @@
 """One test for each claim of chapter 1, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import sympy as sp
 import torch
-from conftest import generator
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import Logistic, any_loss, quick, rational, regression, seeds, worst
 
-import deeplinear as dl
+from conftest import generator
 
 
 def rebuilt(tails, gradients, rates, first):

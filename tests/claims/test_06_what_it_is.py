@@ -1,15 +1,15 @@
 """One test for each claim of chapter 6, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import sympy as sp
 import torch
-from conftest import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import Logistic, any_loss, quick, seeds, w, worst
 from scipy.integrate import solve_ivp
 
-import deeplinear as dl
+from conftest import generator
 
 
 @quick
@@ -105,7 +105,7 @@ def test_thm_factor_where_the_gradient_is_along_w(seed, N):
     for more, closes in ((0, True), (1, False)):
         S = c * np.eye(3) + gamma * np.diag([1.0, 0, 0]) + more * np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]])
 
-        def slope(t, x):
+        def slope(t, x, S=S):
             u, v = size * (np.cos(t) - 1), size * np.sin(t)
             at = np.array([x[0], u, v])
             g = S @ at - [1, 0, 0]
@@ -159,7 +159,7 @@ def test_prop_minimum(seed, N):
 def test_thm_clock(seed, shape, depth):
     """The third derivatives of a potential would be symmetric: with the clock left free, in least squares."""
     k, d = shape
-    W, n, unit = dl.normal(k, d, generator=generator(seed)), k * d, torch.eye(k * d, dtype=torch.float64)
+    W, unit = dl.normal(k, d, generator=generator(seed)), torch.eye(k * d, dtype=torch.float64)
     while torch.linalg.cond(W) > 5 or torch.linalg.svdvals(W).diff().abs().lt(0.2).any():
         W = dl.normal(k, d, generator=generator(seed := seed + 1))
 

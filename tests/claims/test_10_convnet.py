@@ -1,15 +1,15 @@
 """One test for each claim of chapter 10, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import torch
-from conftest import generator
+from deeplinear import convnet, decay
+from deeplinear.penalties import Penalty
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import quick, seeds, worst
 
-import deeplinear as dl
-from deeplinear import convnet, decay
-from deeplinear.penalties import Penalty
+from conftest import generator
 
 TINY = {"channels": (3, 4), "kernel": 3, "hidden": 12, "side": 12}
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 
+import deeplinear as dl
 import numpy as np
 import pytest
 import torch
-from conftest import generator
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import quick, seeds, worst
@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from torch import nn
 from torch.nn import functional as F
 
-import deeplinear as dl
+from conftest import generator
 
 
 def relu_net(widths, seed, phi=nn.ReLU(), bias=True):
@@ -119,14 +119,14 @@ def test_lem_in_out_asks_that_a_bias_occurs_once(used_twice):
         g = generator(3)
         X, W, V, U = (dl.normal(*s, generator=g) / 2 for s in ((12, 4), (6, 4), (5, 6), (3, 5)))
         b, c = 0.3 * dl.normal(6, generator=g), 0.3 * dl.normal(5, generator=g)
-        weights, law = [A.requires_grad_() for A in (W, V, U, b, c)], lambda: (V**2).sum(0) - (W**2).sum(1) - b**2
+        weights, law = [A.requires_grad_() for A in (W, V, U, b, c)], lambda V=V, W=W, b=b: (V**2).sum(0) - (W**2).sum(1) - b**2
         start = law().detach()
         for _ in range(round(2 / lr)):
             h = F.relu(F.relu(X @ W.T + b) @ V.T + (b[:5] if used_twice else c))
             grads = torch.autograd.grad(F.cross_entropy(h @ U.T, labels), weights, materialize_grads=True)
             with torch.no_grad():
                 for A, G in zip(weights, grads):
-                    A -= lr * G
+                    A.sub_(lr * G)
         drift.append(worst(law().detach() - start))
     assert (drift[2] > 0.9 * drift[0]) if used_twice else (drift[2] < 0.3 * drift[0])
 

@@ -2,14 +2,14 @@
 
 import itertools
 
+import deeplinear as dl
 import numpy as np
 import torch
-from conftest import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import half_square, seeds, worst
 
-import deeplinear as dl
+from conftest import generator
 
 spectral = lambda A: torch.linalg.matrix_norm(A, 2)
 square_norm = lambda A: A.square().sum((-2, -1))
@@ -231,8 +231,8 @@ def test_prop_factor_landscape():
     for values, r in (((2.0, 2.0, 1.0, 0.0), 2), ((3.0, 1.0, 1.0, 0.5), 3), ((1.0, 0.5, 0.0, 0.0), 3)):
         M = P * torch.tensor(values).double() @ Q.mT
         best, kinds = sum(s**2 for s in values[r:]) / 2, []
-        for kept in (kept for size in range(r + 1) for kept in itertools.combinations(range(4), size)):
-            kept = [i for i in kept if values[i] > 0]
+        for chosen in (some for size in range(r + 1) for some in itertools.combinations(range(4), size)):
+            kept = [i for i in chosen if values[i] > 0]
             U, V = (torch.zeros(4, r).double() for _ in range(2))
             roots = torch.tensor([values[i] for i in kept]).double().sqrt()
             U[:, :len(kept)], V[:, :len(kept)] = P[:, kept] * roots, Q[:, kept] * roots

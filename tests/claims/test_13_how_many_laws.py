@@ -1,14 +1,14 @@
 """One test for each claim of chapter 13, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import pytest
 import torch
-from conftest import generator
 from flint import fmpz_mat, nmod_mat
 from problems import Logistic, worst
 from scipy.integrate import quad
 
-import deeplinear as dl
+from conftest import generator
 
 
 def exact_rank(rows):

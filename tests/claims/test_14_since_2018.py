@@ -1,9 +1,9 @@
 """One test for each claim of chapter 14, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import pytest
 import torch
-from conftest import generator
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import Logistic, half_square, quick, seeds, worst
@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 from torch import nn
 from torch.nn import functional as F
 
-import deeplinear as dl
+from conftest import generator
 
 
 def whitened(dataset):
