@@ -36,7 +36,7 @@ def prepared(net, scale=1.0, seed=0):
 
 def step(net, laws, example, rate=1e-3, seed=0, more=None):
     """What is not ``value + rate^2 change`` after a step of gradient descent, and how much the values change, both at most
-    and relative to the law's terms. ``more()``: tensors that the loss uses beside the outputs."""
+    and relative to the law's terms; NaN where gradients are. ``more()``: tensors that the loss uses beside the outputs."""
     random = dl.seeded(seed)
     net.zero_grad()
     outputs = _tensors([net(*_arguments(example)), more() if more else []])
