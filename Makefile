@@ -1,4 +1,5 @@
 # make book    build the site             make test     everything CI checks
+# make lint    only what reads the code: ruff, mypy, zizmor; the first step of make test
 # make lab     open JupyterLab            make refresh  run the notebooks and store their outputs
 # make results record the experiments     make bench    measure speeds against peers
 # make gpu     on a machine with a GPU: its tests, make bench, then make results, in SECONDS=600
@@ -6,9 +7,10 @@
 # make pdf     print the book to _build/book.pdf with Chromium
 # make clean   remove what make made
 # make resolve can every Python and system install the pins?   make constraints  write constraints.txt again
+# make lowest  do the library's tests pass with the lowest versions that pyproject.toml allows?
 
 .DELETE_ON_ERROR:
-.PHONY: book test pdf lab refresh results bench gpu shake clean resolve constraints
+.PHONY: book test lint pdf lab refresh results bench gpu shake clean resolve constraints lowest
 
 RECENT := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 ifndef PYTHON
@@ -20,14 +22,22 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 SOURCES := _config.yml _toc.yml $(wildcard tests/claims/test_*.py) $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
 
+UNITS := $(patsubst %,tests/test_%.py,about chain checks conservation convnet data descent exact factorisation field fingerprint flow \
+  going_on homogeneous losses optimizers preconditioner products recorded shards sweep)
+
 book: _build/html/.built
 	@$(BIN)/python -c "from pathlib import Path; print('the book:', Path('_build/html/index.html').absolute().as_uri())"
 
-test: .venv/.ready
+test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py --ignore=tests/test_browser.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval book
 	$(MAKE) --no-print-directory book
 	$(BIN)/python -m pytest -n 2 tests/test_site.py tests/test_browser.py
+
+lint: .venv/.ready
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 pdf: .venv/.ready
 	$(BIN)/python tools/pdf.py
@@ -61,8 +71,15 @@ resolve: .venv/.uv
 constraints: .venv/.uv
 	$(BIN)/python tools/resolve.py --write
 
+# Warnings of old releases about newer ones beside them are not ours.
+lowest: .venv/.uv
+	$(BIN)/python -m uv venv -q --clear .venv/lowest
+	$(BIN)/python -m uv pip install -q --python .venv/lowest --resolution lowest-direct --only-binary :all: -r pyproject.toml \
+	  --all-extras $$(grep -E '^(pytest|hypothesis|nbformat)==' requirements.txt)
+	PYTHONPATH=lib .venv/lowest/bin/python -m pytest -o addopts= -o filterwarnings=default --confcutdir=tests $(UNITS)
+
 clean:
-	rm -rf .venv _build .pytest_cache .hypothesis lib/*.egg-info
+	rm -rf .venv _build .mypy_cache .pytest_cache .ruff_cache .hypothesis lib/*.egg-info
 
 # The environment: made again when what it is made from changes. One line says what went wrong.
 .venv/.ready: requirements.txt constraints.txt pyproject.toml | $(BIN)/python

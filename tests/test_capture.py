@@ -177,7 +177,7 @@ class Asking(dl.GD):
 @pytest.mark.parametrize("question, word", [
     (lambda G: G.sum().item(), "_local_scalar_dense"), (lambda G: bool((G > 0).any()), "_local_scalar_dense"),
     (lambda G: G.nonzero(), "nonzero"), (lambda G: torch.equal(G, G), "equal"), (lambda G: G[G > 0], "index"),
-    (lambda G: torch.linalg.svdvals(G), "_linalg_svd"), (lambda G: G.tolist(), "tolist"), (lambda G: G.cpu(), "cpu"),
+    (torch.linalg.svdvals, "_linalg_svd"), (lambda G: G.tolist(), "tolist"), (lambda G: G.cpu(), "cpu"),
     (lambda G: G.to("cpu"), "to brings"), (lambda G: G.numpy(), "numpy"), (lambda G: G * torch.tensor(0.5), "lift_fresh")],
     ids=["item", "bool", "nonzero", "equal", "mask", "svd", "tolist", "cpu", "to", "numpy", "a number of the host"])
 def test_a_step_that_asks_the_host_is_refused(question, word):

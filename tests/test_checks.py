@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,19 @@ def test_verdicts(capsys):
         "fails  thm-a  over 1e+06, not below 1, as it must",
         "holds  thm-b  all 2 entries", "holds  thm-b  all 2 nets", "holds  thm-b",
         "fails  thm-a, tilted  0.51, not below 0.001, as it must"]
+
+
+def test_counts_are_printed_whole(capsys):
+    dl.check("a", 0, below=1)
+    dl.check("a", torch.tensor([3, -1234567]), below=1e7)
+    dl.check("a", [np.int8(0), torch.tensor([False])], below=1e-6, cases="nets")
+    dl.check("a", [2, 0.0], below=3)
+    dl.control("a", [True, 2_000_000], above=10)
+    dl.control("a", 2.0e6, above=10)
+    assert capsys.readouterr().out.splitlines() == [
+        "holds  a  0, below 1", "holds  a  1234567, below 1e+07", "holds  a  2 nets, worst 0, below 1e-06",
+        "holds  a  2 cases, worst 2, below 3", "fails  a  2000000, not below 10, as it must",
+        "fails  a  over 1e+06, not below 10, as it must"]
 
 
 @pytest.mark.parametrize("verdict", [

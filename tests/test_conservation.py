@@ -64,8 +64,9 @@ def float_fields(dims, masks):
     return output
 
 
-@pytest.mark.parametrize("dims, activation", [((2, 2, 2), "linear"), ((2, 3, 2), "linear"), ((2, 2, 3, 2), "linear"), ((1, 2, 2, 1, 2), "linear"),
-                                              ((2, 3, 2), "relu"), ((2, 2, 2, 2), "relu")])
+@pytest.mark.parametrize("dims, activation", [
+    ((2, 2, 2), "linear"), ((2, 3, 2), "linear"), ((2, 2, 3, 2), "linear"), ((1, 2, 2, 1, 2), "linear"),
+    ((2, 3, 2), "relu"), ((2, 2, 2, 2), "relu")])
 def test_an_independent_rank_in_floating_point_agrees(dims, activation):
     generator = torch.Generator().manual_seed(1)
     normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)

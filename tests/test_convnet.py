@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 import deeplinear as dl
 from deeplinear import convnet
+from deeplinear.penalties import CHOICES
 
 TINY = {"channels": (2, 3), "kernel": 3, "hidden": 16, "dropout": 0.0, "side": 8}
 
@@ -66,29 +67,97 @@ def test_starts_that_are_the_same_function():
     assert (nets["deep"](X) - nets["original"](X)).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("penalise_new", [True, False])
-def test_two_steps_by_hand(penalise_new):
+@pytest.mark.parametrize("penalise, variant", [*((choice, "deep") for choice in CHOICES), ("product", "low-rank"),
+                                               ("product", "original"), ("old", "original"), ("none", "original")])
+def test_two_steps_by_hand(penalise, variant):
     X, y = digits()
     X = X.double()
-    net = convnet.build("deep", dl.seeded(4), **TINY).double()
-    hand = convnet.build("deep", dl.seeded(4), **TINY).double()
-    run = convnet.train(net, X, y, 0.1, 2, batch=20, order="tutorial", decay=0.5, penalty=0.01, penalise_new=penalise_new)
+    net = convnet.build(variant, dl.seeded(4), **TINY).double()
+    hand = convnet.build(variant, dl.seeded(4), **TINY).double()
+    run = convnet.train(net, X, y, 0.1, 2, batch=20, order="tutorial", decay=0.5, penalty=0.3, penalise=penalise)
     velocity = [torch.zeros_like(p) for p in hand.parameters()]
     for step in range(2):
         rows = slice(20 * step % 20, 20 * step % 20 + 20)  # the tutorial's offsets: 20 step mod (40 - 20)
         data = F.cross_entropy(hand(X[rows]), y[rows])
-        weights = [hand.dense[0].weight, hand.dense[1].bias, hand.output[0].weight, hand.output[1].bias]
-        weights += [hand.dense[1].weight, hand.output[1].weight] if penalise_new else []
-        penalty = 0.01 / 2 * sum(w.square().sum() for w in weights)
+        penalty = 0.3 / 2 * sum(w.square().sum() for w in punished(hand, penalise))
         assert abs(run.data[step] - data) < 1e-12 and (step or abs(run.penalty[0] - penalty) < 1e-12)
         hand.zero_grad()
         (data + penalty).backward()
         with torch.no_grad():
             for p, v in zip(hand.parameters(), velocity):
                 v.mul_(0.9).add_(p.grad)
-                p -= 0.1 * 0.5 ** (step * 20 // 40) * v
+                p.sub_(0.1 * 0.5 ** (step * 20 // 40) * v)
     for p, q in zip(net.parameters(), hand.parameters()):
         assert (p - q).abs().max() < 1e-12
+
+
+def punished(net, penalise):
+    """What the squares are of: biases and, by the choice, matrices or products, which autograd differentiates."""
+    found = [] if penalise == "none" else [module.bias if hasattr(module, "bias") else module[-1].bias
+                                           for module in (net.dense, net.output)]
+    for module in (net.dense, net.output):
+        factors = [layer.weight for layer in module] if isinstance(module, torch.nn.Sequential) else [module.weight]
+        found += {"both": factors, "old": factors[:1], "new": factors[1:], "none": [],
+                  "product": [dl.end_to_end(factors)]}[penalise]
+    return found
+
+
+def test_the_penalty_of_a_net_without_products_is_the_tutorials():
+    X, y = digits()
+    found = {}
+    for variant in ("original", "deep"):
+        for penalise in ("product", "both"):
+            net = convnet.build(variant, dl.seeded(4), **TINY)
+            run = convnet.train(net, X, y, 0.1, 30, batch=8, penalise=penalise)
+            found[variant, penalise] = torch.cat([run.data, run.penalty, *(p.detach().flatten() for p in net.parameters())])
+    assert torch.equal(found["original", "product"], found["original", "both"])
+    assert not torch.equal(found["deep", "product"], found["deep", "both"])
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at(step):
+    def report(now):
+        if now == step:
+            raise Interrupted
+
+    return report
+
+
+@pytest.mark.parametrize("order, momentum, variant", [("shuffled", 0.9, "deep"), ("tutorial", 0.9, "original"),
+                                                      ("shuffled", 0.0, "low-rank")])
+def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, order, momentum, variant):
+    X, y = digits()
+    checkpoint = dl.recorded.Checkpoint(tmp_path / "run.npz", "a run")
+
+    def run(checkpoint=None, report=None, lr=0.05):
+        net = convnet.build(variant, dl.seeded(0), **{**TINY, "dropout": 0.5})
+        found = convnet.train(net, X, y, lr, 70, batch=8, momentum=momentum, penalise="product", order=order,
+                              checkpoint=checkpoint, report=report)
+        return [found.data, found.penalty, found.at, *(p.detach() for p in net.parameters())]
+
+    whole = run()
+    for step in (20, 60):
+        with pytest.raises(Interrupted):
+            run(checkpoint, interrupt_at(step))
+        assert checkpoint.load()["step"] == step
+    with pytest.raises(dl.recorded.RecordError, match="other starts, data, rates or steps"):
+        run(checkpoint, lr=0.06)
+    resumed = run(checkpoint)
+    assert len(whole) == len(resumed) and all(torch.equal(a, b) for a, b in zip(whole, resumed))
+
+
+def test_a_run_that_diverges_after_its_last_checkpoint_does_so_again(tmp_path):
+    X, y = digits(count=400)
+    X[240] = math.nan  # in the batch of step 30
+    checkpoint = dl.recorded.Checkpoint(tmp_path / "run.npz", "a run", seconds=0.0)
+    for _ in ("whole", "resumed"):
+        net = convnet.build("deep", dl.seeded(0), **TINY)
+        run = convnet.train(net, X, y, 0.05, 60, batch=8, order="tutorial", checkpoint=checkpoint)
+        assert run.diverged_at == 30 and run.data[30:].isnan().all() and run.data[:30].isfinite().all()
+        assert checkpoint.load()["step"] == 20 and len(run.penalty) == 2
 
 
 def test_batches_cover_a_pass_and_follow_the_seed():
@@ -137,6 +206,11 @@ def test_what_is_wrong_is_named(monkeypatch):
     with pytest.raises(ValueError, match="40 images, 39 labels"):
         convnet.train(net, X, y[:39], 0.1, 1)
 
+    with pytest.raises(ValueError, match="penalise is 'all'; expected one of both, old, new, product, none"):
+        convnet.train(net, X, y, 0.1, 1, batch=8, penalise="all")
+    with pytest.raises(ValueError, match="penalise is 'new' and no layer of the net is a product"):
+        convnet.train(net, X, y, 0.1, 1, batch=8, penalise="new")
+
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -152,3 +226,9 @@ def test_evaluate_counts_errors_without_dropout():
     logits = net.eval()(X)
     assert abs(loss - F.cross_entropy(logits, y).item()) < 1e-6
     assert errors == (logits.argmax(1) != y).double().mean().item()
+
+
+def test_factors_that_do_not_fit_have_no_decay():
+    with pytest.raises(ValueError, match=r"W1 has shape \(3, 5\) and W2 \(2, 4\); expected \(h, d\) and \(k, h\)"):
+        dl.decay.product(torch.ones(3, 5), torch.ones(2, 4), [0.0])
+    assert dl.decay.product(torch.zeros(2, 3), torch.ones(1, 2), [0.0, 1.0]).tolist() == [0, 0]

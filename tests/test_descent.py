@@ -123,7 +123,7 @@ def test_twenty_starts_that_have_converged_do_not_diverge():
 
 def test_the_loss_at_zero_changes_no_other_limit():
     """A run from anywhere above a millionth of the loss at W = 0 stops where a million times its first value says."""
-    loss, start = fitted()
+    loss, _ = fitted()
     truth = torch.tensor([[1.0, 2, 3, 4]], dtype=torch.float64)
     for scale in (0.04, 0.5, 1, 30):  # the loss goes with the fourth power
         W = truth + scale * torch.tensor([[1.0, -2, 3, -4]], dtype=torch.float64)

@@ -1,6 +1,7 @@
 """The recorded experiments at quick scale: what they count is what a direct run counts."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,11 @@ def collected(module, config):
     """What an experiment computes at this configuration: metrics, summary, arrays."""
     jobs = module.jobs(config, "cpu")
     return module.collect(config, jobs, [module.run_job(config, job, "cpu") for job in jobs])
+
+
+def test_every_module_of_the_folder_is_an_experiment():
+    modules = {path.stem for path in Path(dl.experiments.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {module.__name__.rpartition(".")[2] for module in EXPERIMENTS.values()} == modules
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -167,7 +167,7 @@ def read_only_checkout():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets root give up writing everywhere")
-def test_a_read_only_checkout(tmp_path):
+def test_a_read_only_checkout():
     """Reading, training and drawing work; a run that would write there says so and names the way out."""
     script = ("import deeplinear as dl\n"
               "assert 'checkout' in dl.__file__\n"
@@ -252,7 +252,7 @@ def test_nothing_unsafe_is_loaded():
         assert re.fullmatch(r"[\w-]+==[\w.]+", line) and (line.lower().replace("_", "-") in settled or line.startswith("torch==")), line
 
 
-def test_a_misspelt_name(tmp_path, monkeypatch, capsys):
+def test_a_misspelt_name(tmp_path, capsys):
     assert main(["run", "two-scale", "--out", str(tmp_path)]) == 1
     assert "did you mean two-scales" in capsys.readouterr().err and not list(tmp_path.iterdir())
     with pytest.raises(SystemExit):

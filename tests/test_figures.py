@@ -1,6 +1,7 @@
 """Figures: byte-stable, within limits, and compared as pictures."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +24,17 @@ def test_the_cover_is_the_one_drawn_by_the_library():
     assert difference(stored, plots.cover().svg()) is None
 
 
+def test_every_figure_is_a_public_name():
+    files = Path(plots.__file__).parent.glob("*.py")
+    drawn = [name for path in files for name in re.findall(r"^@styled\ndef (\w+)", path.read_text(encoding="utf-8"), re.M)]
+    assert len(drawn) >= 5 and set(drawn) <= set(plots.__all__)
+
+
 def test_long_curves_are_thinned_but_keep_their_ends():
     for logarithmic in (True, False):
-        x, y = plots.curves.thin(np.arange(10**5), np.arange(10**5) ** 0.5, logarithmic)
+        x, _ = plots.curves.thin(np.arange(10**5), np.arange(10**5) ** 0.5, logarithmic)
         assert len(x) <= plots.curves.MOST_POINTS and x[-1] == 10**5 - 1 and x[0] == (1 if logarithmic else 0)
-    x, y = plots.curves.thin([0, 1, 2, 3], [1, np.nan, 2, np.inf], True)
+    x, _ = plots.curves.thin([0, 1, 2, 3], [1, np.nan, 2, np.inf], True)
     assert x.tolist() == [2]
 
 

@@ -135,7 +135,7 @@ def test_a_flow_reports_and_keeps_to_its_time_limit():
         with pytest.raises(TimeoutError, match=r"reached time \S+ of 50 within 0 s"):
             call(0)
 
-    def stop(t):
+    def stop(_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

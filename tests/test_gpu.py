@@ -33,7 +33,7 @@ def same_path(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
 def test_without_cuda_one_line_says_so(tmp_path):
-    done = subprocess.run(["make", "gpu", f"PYTHON={sys.executable}", f"OUT={tmp_path / 'a folder'}"], cwd=ROOT,
+    done = subprocess.run(["make", "--no-print-directory", "gpu", f"PYTHON={sys.executable}", f"OUT={tmp_path / 'a folder'}"], cwd=ROOT,
                           capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr and not list(tmp_path.iterdir())
     assert done.stdout == f"no CUDA device here (torch {torch.__version__}): nothing to run\n"
@@ -138,7 +138,7 @@ def test_what_the_time_stops_goes_on_on_another_machine(tmp_path, monkeypatch, c
 
 def test_a_failure_is_shown_and_the_others_run(tmp_path, capsys):
     bad = gpu.Task("bad", [sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"], lambda: False)
-    good = gpu.Task("good", [sys.executable, "-c", "import deeplinear"], lambda: (tmp_path / "logs" / "good.log").exists())
+    good = gpu.Task("good", [sys.executable, "-c", "import deeplinear"], (tmp_path / "logs" / "good.log").exists)
     assert gpu.visit([bad, good], tmp_path, gpu.now() + 60, tmp_path / "gpu.tar") == 1
     said = capsys.readouterr().out
     assert "bad: failed with exit status 3" in said and "    what went wrong" in said and "good: done in" in said

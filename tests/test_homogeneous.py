@@ -48,7 +48,7 @@ def step(net, laws, lr=0.05):
     before, change = [law.value() for law in laws], [law.change() for law in laws]
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter -= lr * parameter.grad
+            parameter.sub_(lr * parameter.grad)
     after = [law.value() for law in laws]
     defects = [(b - a - lr**2 * c).abs().max().item() for a, b, c in zip(before, after, change)]
     return max(defects), max((b - a).abs().max().item() for a, b in zip(before, after))
@@ -140,7 +140,7 @@ def test_kinks_and_ties_do_no_harm():
     before, change = law.value(), law.change()
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter -= 0.1 * parameter.grad
+            parameter.sub_(0.1 * parameter.grad)
     assert (law.value() - before - 0.01 * change).abs().max() < 1e-13 and change.abs().max() > 1e-4
 
 

@@ -1,3 +1,4 @@
+import functools
 from fractions import Fraction
 
 import numpy as np
@@ -199,6 +200,6 @@ def test_arrays_are_weights_and_integers_are_named():
         assert torch.equal(loss.value(W.numpy()), loss.value(W)) and torch.equal(loss.value([[1.5, -2]]), loss.value(W))
         assert torch.equal(loss.gradient(W.numpy()), loss.gradient(W))
         assert torch.equal(loss.hessian_product(W.numpy(), W.numpy()), loss.hessian_product(W, W))
-        for call in (loss.value, loss.gradient, loss.value_and_gradient, lambda V: loss.hessian_product(W, V)):
+        for call in (loss.value, loss.gradient, loss.value_and_gradient, functools.partial(loss.hessian_product, W)):
             with pytest.raises(ValueError, match="is torch.int64"):  # powers of integers would cut the coefficients
                 call(torch.tensor([[3, 1]]))

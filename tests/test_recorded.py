@@ -200,7 +200,7 @@ def test_everything_the_library_page_names_is_there():
             assert hasattr(found, name), f"{module}.{name}"
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(capsys):
     assert main(["list"]) == 0
     assert "regression-depth: " in capsys.readouterr().out
     assert main(["run", "regression-dept"]) == 1
@@ -217,13 +217,13 @@ def test_data_on_the_command_line(monkeypatch, tmp_path, capsys):
     assert main(["data", "status"]) == 0
     out = capsys.readouterr().out
     assert "diabetes: there, 442 rows, SHA-256 3b271426c1bd..." in out
-    assert f"ethanol: uci-ethanol.csv.gz (UCI Gas" in out and str(tmp_path / "uci-ethanol.csv.gz") in out
+    assert "ethanol: uci-ethanol.csv.gz (UCI Gas" in out and str(tmp_path / "uci-ethanol.csv.gz") in out
     monkeypatch.setattr("pooch.retrieve", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
     assert main(["data", "fetch"]) == 1
     assert "(OSError: no network)" in capsys.readouterr().out
 
 
-def test_a_grid_without_a_stable_rate_says_so(tmp_path):
+def test_a_grid_without_a_stable_rate_says_so():
     module = EXPERIMENTS["regression-depth"]
     config = dataclasses.replace(module.SCALES["quick"], rates=(50.0, 500.0), powers=(4,), steps=100)
     jobs = module.jobs(config, "cpu")
@@ -289,6 +289,8 @@ def verify_and_refuse(module, folder, monkeypatch, capsys):
 
 COMPARED = {  # every array of a job that the record keeps something of
     "layers-and-rule": ("depth 2 width 1 layers", "depth 2 width 3 end-to-end"), "l4-tries": ("gaps",),
+    "l4-printed": ("gaps", "limit"), **dict.fromkeys(("regression-edges", "l4-optimisers", "l4-adam", "l4-deeper"),
+                                                     ("paper loss", "fine loss")),
     "regression-depth": ("depth 1 loss", "depth 2 loss", "depth 3 loss"),
     "regression-models": ("gd depth 1", "gd depth 4 identity", "adam-tensorflow1 depth 2"),
     "phase-diagram": ("steps_to_goal",), "two-scales": ("steps_to_goal",), "mnist-convnet": ("data", "penalty"),

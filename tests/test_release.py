@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-KEPT = ("lib", "book/data", "book/results", "book/claims.yml", "benchmarks/results", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+KEPT = ("lib", "book/data", "book/results", "book/claims.yml", "benchmarks/results", "pyproject.toml", "setup.py", "MANIFEST.in",
+        "README.md", "LICENSE")
 
 
 def run(*command, cwd, **environment):
@@ -54,6 +55,7 @@ def test_the_wheel_holds_the_library_and_its_data_and_nothing_else(installed):
         assert {path.name for path in (book / folder).iterdir()} == wanted
     assert {path.name for path in (book / "benchmarks").iterdir()} == {path.name for path in (ROOT / "benchmarks/results").iterdir()}
     assert not list(installed.rglob("test_*.py"))
+    assert (installed / "deeplinear" / "py.typed").is_file()
 
 
 def test_it_works_in_an_empty_folder(installed, tmp_path):

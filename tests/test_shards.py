@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -121,7 +122,8 @@ def test_a_worker_in_a_long_step_ends_too(tmp_path):
     script = tmp_path / "command.py"
     script.write_text(f"import sys, pathlib; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n"
                       "import test_shards as t\nt.shards.GRACE = 2\n"
-                      f"if __name__ == '__main__':\n    t.run(t.work(pathlib.Path({str(tmp_path)!r}), seeds=(0, 1), sleep=300), workers=2)\n")
+                      f"if __name__ == '__main__':\n"
+                      f"    t.run(t.work(pathlib.Path({str(tmp_path)!r}), seeds=(0, 1), sleep=300), workers=2)\n")
     command = subprocess.Popen([sys.executable, script], start_new_session=True, stderr=subprocess.DEVNULL)
     wait_for(lambda: {line[0] for line in lines(mine)} >= {"end", "sleeping"})
     command.kill()
@@ -169,7 +171,7 @@ def test_a_job_that_fails_is_named_in_one_line(tmp_path, workers):
 def test_the_command_line_says_in_one_line_what_failed(tmp_path, monkeypatch, capsys):
     module = dl.experiments.EXPERIMENTS["layers-and-rule"]
     for error in (RuntimeError("cuDNN"), KeyError("x"), ZeroDivisionError("by zero")):
-        monkeypatch.setattr(module, "run_job", lambda *_: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(module, "run_job", Mock(side_effect=error))
         assert main(["run", "layers-and-rule", "--workers", "1", "--out", str(tmp_path)]) == 1
         said = capsys.readouterr().err
         assert said == f"error: job 0 of layers-and-rule (p 4, depth 2) failed with {type(error).__name__}: {error}\n"
@@ -221,7 +223,7 @@ def test_a_cluster_survives_the_loss_of_a_worker(tmp_path, alone):
 
 def test_a_scheduler_that_is_lost_or_absent_is_named(tmp_path, monkeypatch):
     """One line each; what was finished is kept."""
-    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("distributed")
     monkeypatch.setattr(shards, "CONNECT", 1)
     with pytest.raises(ValueError, match="no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
         run(work(tmp_path), dask="tcp://127.0.0.1:1")
@@ -272,7 +274,7 @@ def test_progress_is_silent_away_from_a_terminal(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_record_is_written_once_the_jobs_are_done(tmp_path, capsys):
+def test_a_record_is_written_once_the_jobs_are_done(tmp_path):
     assert main(["run", "layers-and-rule", "--out", str(tmp_path)]) == 0
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".npz", ".json"]
     assert dl.recorded.load("layers-and-rule", folder=tmp_path, quiet=True).provenance["compute_seconds"] >= 0

@@ -56,8 +56,8 @@ def test_styles_and_scripts_load_nothing_from_outside():
 
 @each_page
 def test_links_lead_somewhere(page):
-    for address in re.findall(r'<a\b[^>]*\shref="([^"]+)"', article(page)):
-        address = html.unescape(address)
+    for written in re.findall(r'<a\b[^>]*\shref="([^"]+)"', article(page)):
+        address = html.unescape(written)
         if re.match(r"https://(?:doi\.org|arxiv\.org)/|mailto:", address):
             continue
         assert "://" not in address, address

@@ -1,6 +1,6 @@
 """The digest of what settles a result: code, wherever an experiment's imports lead, and nothing else."""
 
-import runpy
+import ast
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,11 +65,26 @@ def test_a_moved_function_changes_the_digest_and_its_new_file_is_followed(packag
 def test_experiments_follow_their_numerics_and_not_what_carries_results():
     package = Path(sources.__file__).parent
     carriers = {"recorded.py", "storage.py", "provenance.py", "shards.py", "verification.py", "__main__.py", "__init__.py",
-                "plots", "ledger.py", "checks.py", "sources.py"}
+                "plots", "ledger.py", "checks.py", "sources.py", "annotations.py"}
     for name, module in EXPERIMENTS.items():
         names = {path.relative_to(package).parts[0] for path in sources.followed(module.__file__)}
         assert {"experiments", "data.py", "chain.py"} <= names and not names & carriers, name
     assert {"convnet.py", "homogeneous.py"} <= {path.name for path in sources.followed(EXPERIMENTS["mnist-balance"].__file__)}
+
+
+def test_the_names_of_types_do_not_count_and_compute_nothing(package):
+    before = digest(package)
+    (package / "annotations.py").write_text("Numbers = list\n")
+    (package / "losses.py").write_text("from .annotations import Numbers\n" + FILES["losses.py"])
+    imported = digest(package)
+    (package / "annotations.py").write_text("Numbers = tuple\n")
+    assert digest(package) == imported != before and "annotations.py" not in followed(package)
+    own = ast.parse((Path(sources.__file__).parent / "annotations.py").read_text(encoding="utf-8"))
+    for item in own.body[1:]:
+        assert isinstance(item, (ast.Import, ast.ImportFrom, ast.Assign, ast.ClassDef))
+        for member in item.body if isinstance(item, ast.ClassDef) else ():
+            bodies = [member] if isinstance(member, ast.Expr) else member.body
+            assert all(isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) for part in bodies)
 
 
 def test_a_module_that_became_a_folder_is_followed(package):
@@ -115,7 +130,7 @@ class Ring:
 
 
 class Wrong(ValueError): """Said once."""
-'''
+'''  # noqa: W291
 
 
 @pytest.mark.parametrize("old, new", [

@@ -32,7 +32,7 @@ def content(folder):
     return json.loads((folder / f"{NAME}.json").read_text())
 
 
-def test_the_entry_names_source_commit_date_job_and_distance(folder, capsys):
+def test_the_entry_names_source_commit_date_job_and_distance(folder):
     before, arrays = content(folder), next(folder.glob("*.npz")).read_bytes()
     before["provenance"]["source_sha256"] = "0" * 64  # another source made it
     (folder / f"{NAME}.json").write_text(json.dumps(before))
@@ -64,15 +64,16 @@ def test_rounding_is_not_a_difference_and_a_changed_source_is(folder, monkeypatc
 
 
 def test_a_shake_moves_every_kind_of_data():
+    inputs = {"phase-diagram": lambda module, config: module.problem(config, 10, 0.1, 0)[0],
+              "relu-balance": lambda module, config: module.problem(config, 0)[0],
+              "two-scales": lambda module, _: module.problem(4, 8).X}
     for name, module in EXPERIMENTS.items():
         if not hasattr(module, "origin_of_data"):
             continue
         config, results = module.SCALES["quick"], []
         for relative in (0.0, 1e-3):
             with dl.data.shaken(relative):
-                problem = {"phase-diagram": lambda: module.problem(config, 10, 0.1, 0)[0], "relu-balance": lambda: module.problem(
-                    config, 0)[0], "two-scales": lambda: module.problem(4, 8).X}[name]()
-            results.append(problem)
+                results.append(inputs[name](module, config))
         assert 1e-4 < (results[0] / results[1] - 1)[results[0] != 0].abs().max() < 1e-2, name
     for name in ("diabetes", "mnist-5k"):
         plain = dl.data.load(name).X

@@ -36,5 +36,5 @@ def install(shell):
 
 
 def _states():
-    return {"random": repr(random.getstate()), "numpy": repr(np.random.get_state()[1:3]),
+    return {"random": repr(random.getstate()), "numpy": repr(np.random.get_state()[1:3]),  # noqa: NPY002
             "torch": torch.get_rng_state().numpy().tobytes()}

@@ -39,7 +39,7 @@ def name_the_functions(app, doctree):
                 link = addnodes.pending_xref("", nodes.literal(name, name), refdomain="py", reftype="obj",
                                              reftarget=f"deeplinear.{name}", refexplicit=True, refdoc=app.env.docname)
                 line += [nodes.Text(", "), link] if i else [link]
-            box += line
+            box.append(line)
 
 
 def name_the_checks(app, doctree):

@@ -1,4 +1,4 @@
-"""The command line: ``python -m deeplinear list``, ``run NAME``, ``verify NAME`` and ``data fetch|status``."""
+"""The command line: ``python -m deeplinear list``, ``run NAME``, ``verify NAME``, ``data fetch|status`` and ``about``."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from . import data, recorded, shards, verification
+from . import about, data, recorded, shards, verification
 from .experiments import EXPERIMENTS, data_of
 
 
@@ -31,7 +31,11 @@ def main(arguments=None):
     verify.add_argument("--job", type=int, metavar="N", help="which job, counted from 0 (default: the first of the smallest)")
     about_data = commands.add_parser("data", help="look for the data sets, or fetch them")
     about_data.add_argument("action", choices=("status", "fetch"))
+    commands.add_parser("about", help="say what numbers may hang on here: versions, processor, threads, data; for a report")
     options = parser.parse_args(arguments)
+    if options.command == "about":
+        print(about.about())
+        return 0
     if options.command == "list":
         for name, module in EXPERIMENTS.items():
             print(f"{name}: {module.SUMMARY}")

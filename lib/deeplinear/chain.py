@@ -8,14 +8,17 @@ rationals or of symbols: what is proved in the text is checked on the very code 
 import contextlib
 import math
 import numbers
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from . import data
+from .annotations import Array, Numbers
 
 
-def end_to_end(weights):
+def end_to_end(weights: Sequence[Array]) -> Array:
     """The end-to-end matrix ``W_N ... W_1``.
 
     ``weights``: list of N arrays, ``weights[j]`` of shape ``(..., n_{j+1}, n_j)``. Returns shape ``(..., n_N, n_0)``.
@@ -30,7 +33,7 @@ def end_to_end(weights):
 
 
 @torch.no_grad()
-def layer_gradients(weights, G):
+def layer_gradients(weights: Sequence[Array], G: Array) -> list[Array]:
     """The gradient of the loss with respect to each layer, from its gradient ``G`` at the end-to-end matrix.
 
     The j-th is ``(W_N ... W_{j+1})^T G (W_{j-1} ... W_1)^T``, of the shape of that layer; no computation graph is
@@ -44,7 +47,7 @@ def layer_gradients(weights, G):
                          "like the end-to-end matrix")
     if expected[0] > expected[1]:  # work from the thinner end: the transposed chain has the transposed gradients
         return [g.mT for g in layer_gradients([W.mT for W in reversed(weights)], G.mT)][::-1]
-    above = [None]  # W_N ... W_{j+1} from the top; None stands for the empty product, the identity
+    above: list[Any] = [None]  # W_N ... W_{j+1} from the top; None stands for the empty product, the identity
     for W in reversed(weights[1:]):
         above.append(W if above[-1] is None else _product(above[-1], W))
     gradients = []
@@ -55,15 +58,20 @@ def layer_gradients(weights, G):
     return gradients
 
 
-def product_velocity(weights, velocities):
+def product_velocity(weights: Sequence[Array], velocities: Sequence[Array]) -> Array:
     """How fast the end-to-end matrix moves when each layer moves at its velocity: the product rule.
 
     ``velocities``: like ``weights``. Returns ``sum_j W_N ... W_{j+1} V_j W_{j-1} ... W_1``, shape ``(..., n_N, n_0)``.
     """
-    return sum(end_to_end([*weights[:j], V, *weights[j + 1:]]) for j, V in enumerate(velocities))
+    terms: list[Any] = []
+    for j, V in enumerate(velocities):
+        replaced = list(weights)
+        replaced[j] = V
+        terms.append(end_to_end(replaced))
+    return sum(terms)
 
 
-def imbalance(weights):
+def imbalance(weights: Sequence[Array]) -> list[Array]:
     """The imbalance ``D_j = W_{j+1}^T W_{j+1} - W_j W_j^T`` of each hidden layer, j = 1..N-1.
 
     Returns a list of N-1 symmetric arrays of shape ``(..., n_j, n_j)``; all are zero for balanced layers.
@@ -73,23 +81,23 @@ def imbalance(weights):
     return [above.mT @ above - below @ below.mT for below, above in zip(weights[:-1], weights[1:])]
 
 
-def relative_imbalance(weights):
+def relative_imbalance(weights: Sequence[Numbers]) -> torch.Tensor:
     """The largest ``|D_j|`` over the largest ``|W_j|^2`` in spectral norm, shape ``(...)``: 0 for balanced layers."""
-    weights = [data.tensor(W) for W in weights]
-    sizes = torch.stack([torch.linalg.matrix_norm(W, 2) for W in weights]).amax(0) ** 2
-    if len(weights) == 1:
+    layers = [data.tensor(W) for W in weights]
+    sizes = torch.stack([torch.linalg.matrix_norm(W, 2) for W in layers]).amax(0) ** 2
+    if len(layers) == 1:
         return torch.zeros_like(sizes)
-    gaps = torch.stack([torch.linalg.matrix_norm(D, 2) for D in imbalance(weights)]).amax(0)
+    gaps = torch.stack([torch.linalg.matrix_norm(D, 2) for D in imbalance(layers)]).amax(0)
     return torch.where(sizes > 0, gaps / sizes, torch.zeros_like(sizes))
 
 
-def seeded(seed):
+def seeded(seed: int) -> torch.Generator:
     """A ``torch.Generator`` with this seed. Randomness is an argument everywhere in this library."""
     return torch.Generator().manual_seed(int(seed))
 
 
 @contextlib.contextmanager
-def forked(seed, device="cpu"):
+def forked(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
     """Within it PyTorch's global generator starts at ``seed``; afterwards it is as it was.
 
     For what insists on the global one: dropout, and the starts of modules. The same holds of the generator of ``device``,
@@ -101,22 +109,22 @@ def forked(seed, device="cpu"):
         yield
 
 
-def normal(*shape, generator):
+def normal(*shape: int, generator: torch.Generator) -> torch.Tensor:
     """Independent standard normal entries, float64."""
     return torch.randn(*shape, generator=_generator(generator), dtype=torch.float64)
 
 
-def uniform(low, high, *shape, generator):
+def uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> torch.Tensor:
     """Independent entries, uniform from ``low`` to ``high``, float64."""
     return low + (high - low) * torch.rand(*shape, generator=_generator(generator), dtype=torch.float64)
 
 
-def integers(low, high, *shape, generator):
+def integers(low: int, high: int, *shape: int, generator: torch.Generator) -> np.ndarray:
     """Independent integers from ``low`` to ``high``, both included, as a NumPy array: material for exact rationals."""
     return np.floor(uniform(low, high + 1, *shape, generator=generator).numpy()).astype(int)
 
 
-def truncated_normal(*shape, std, generator):
+def truncated_normal(*shape: int, std: float, generator: torch.Generator) -> torch.Tensor:
     """Independent normal entries of standard deviation ``std`` before they are cut at two of them, float64.
 
     The inverse of the distribution function at uniform numbers, which releases of PyTorch leave alone; what
@@ -126,7 +134,8 @@ def truncated_normal(*shape, std, generator):
     return std * math.sqrt(2) * torch.erfinv(uniform(-edge, edge, *shape, generator=generator))
 
 
-def near_zero_init(dims, std, generator, batch=()):
+def near_zero_init(dims: Sequence[int], std: float, generator: torch.Generator,
+                   batch: Sequence[int] = ()) -> list[torch.Tensor]:
     """Independent Gaussian layers of mean 0 and standard deviation ``std``, float64.
 
     ``dims = (n_0, ..., n_N)``, inputs first; ``generator`` as from :func:`seeded`; ``batch`` the leading axes. Such
@@ -138,7 +147,7 @@ def near_zero_init(dims, std, generator, batch=()):
     return [std * normal(*batch, rows, columns, generator=generator) for columns, rows in zip(dims, dims[1:])]
 
 
-def identity_init(dims):
+def identity_init(dims: Sequence[int]) -> list[torch.Tensor]:
     """Each layer 1 on the diagonal and 0 elsewhere, square or not, float64; ``dims = (n_0, ..., n_N)``.
 
     Balanced exactly if ``min(n_{j-1}, n_j) = min(n_j, n_{j+1})`` at every hidden layer: :prf:ref:`prop-starts`.
@@ -147,7 +156,8 @@ def identity_init(dims):
     return [torch.eye(rows, columns, dtype=torch.float64) for columns, rows in zip(dims, dims[1:])]
 
 
-def balanced_init(dims, generator, W=None, std=1.0):
+def balanced_init(dims: Sequence[int], generator: torch.Generator, W: Numbers | None = None,
+                  std: float = 1.0) -> list[torch.Tensor]:
     """Exactly balanced layers ``W_j = Q_j S^{1/N} Q_{j-1}^T`` with orthonormal ``Q_j``, float64.
 
     ``dims = (n_0, ..., n_N)``. The end-to-end matrix is ``W`` of shape ``(n_N, n_0)`` if given (``ValueError`` if its

@@ -3,14 +3,19 @@
     holds  thm-balance-flow  3e-15, below 1e-13
     fails  thm-balance-flow, with momentum  0.4, not below 0.01, as it must
 
-Where the threshold is ``ROUNDING`` or less, what was measured is rounding, whose size differs between processors: one
-digit is shown, and comparisons of stored with fresh lines go by :func:`masked`, which leaves that number out.
+Counts, by their type, are printed whole. Where the threshold is ``ROUNDING`` or less, what was measured is rounding,
+whose size differs between processors: one digit is shown, and comparisons of stored with fresh lines go by
+:func:`masked`, which leaves that number out.
 """
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from flint import fmpq
+
+from .annotations import Numbers
 
 ROUNDING = 1e-6
 MEASURED = r"(?m)^(holds  .*  (?:\d+ \w+, worst )?)[\d.e+-]+(?=, below (?:1e-06|[\d.]+e-(?:0[7-9]|[1-9]\d))$)"
@@ -20,7 +25,7 @@ class CheckFailed(AssertionError):
     """A check did not hold, or a control that must fail did not."""
 
 
-def check(label, value, below=None, cases="cases"):
+def check(label: str, value: Any, below: float | None = None, cases: str = "cases") -> None:
     """Print the verdict of the check ``label``: every ``|value| < below``, or, without ``below``, ``value`` true.
 
     ``value``: a number or an array, of residuals if ``below`` is given, of booleans if not; or a list of them, one for
@@ -35,38 +40,38 @@ def check(label, value, below=None, cases="cases"):
         _verdict(f"holds  {label}{measured}", value, holds)
     else:
         most = worst(value)
-        number = f"{most:.0e}" if below <= ROUNDING else _digits(most)
-        count = f"{len(value)} {cases}, worst " if len(_cases(value)) > 1 else ""
-        _verdict(f"holds  {label}  {count}{number}, below {float(below):g}", value, most < below)
+        number = f"{most:.0e}" if below <= ROUNDING and not _whole(value) else _digits(most, _whole(value))
+        counted = f"{len(value)} {cases}, worst " if len(_cases(value)) > 1 else ""
+        _verdict(f"holds  {label}  {counted}{number}, below {float(below):g}", value, most < below)
 
 
-def control(label, value, above):
+def control(label: str, value: Any, above: float) -> None:
     """Print the verdict of the control of ``label``: without one hypothesis some ``|value|`` must exceed ``above``."""
     most = worst(value)
-    _verdict(f"fails  {label}  {_digits(most)}, not below {float(above):g}, as it must", value, most > above)
+    _verdict(f"fails  {label}  {_digits(most, _whole(value))}, not below {float(above):g}, as it must", value, most > above)
 
 
-def worst(value):
+def worst(value: Any) -> float:
     """The largest absolute value of a number, an array or a list of them; NaN where one is."""
     return float(np.max([np.abs(np.asarray(case, dtype=float)).max() for case in _cases(value)]))
 
 
-def masked(text):
+def masked(text: str) -> str:
     """``text`` without the numbers that measure rounding: what two processors print alike."""
     return re.sub(MEASURED, r"\1...", text)
 
 
-def rational(integers, denominator):
+def rational(integers: Any, denominator: int) -> np.ndarray:
     """An array of exact rationals ``integers / denominator`` (python-flint), on which the library's algebra is exact."""
     return np.vectorize(lambda entry: fmpq(int(entry), denominator), otypes=[object])(integers)
 
 
-def slope(xs, ys):
+def slope(xs: Numbers, ys: Numbers) -> float:
     """The least-squares slope of ``log ys`` against ``log xs``: the exponent of a power law."""
     return float(np.polyfit(np.log(np.asarray(xs, dtype=float)), np.log(np.asarray(ys, dtype=float)), 1)[0])
 
 
-def table(headers, rows, formats=None):
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], formats: Sequence[str] | None = None) -> None:
     """Print an aligned table: ``headers`` a list, ``rows`` lists of the same length, ``formats`` one format a column."""
     formats = formats or [""] * len(headers)
     cells = [[format(entry, "" if isinstance(entry, str) else form) for entry, form in zip(row, formats)]
@@ -83,8 +88,15 @@ def _verdict(line, value, holds):
     print(line)
 
 
-def _digits(number):
-    """Two digits, of a number that is neither rounding nor the end of a run that blows up: their sizes mean nothing."""
+def _whole(value):
+    """Whether ``value`` counts: integers or booleans in every case, by their type."""
+    return all(np.asarray(case).dtype.kind in "iub" for case in _cases(value))
+
+
+def _digits(number, whole):
+    """All digits of a count; else two, of what is neither rounding nor the end of a run that blows up, which mean nothing."""
+    if whole:
+        return f"{number:.0f}"
     return f"{number:.2g}" if ROUNDING <= number <= 1 / ROUNDING else "under 1e-06" if number < ROUNDING else "over 1e+06"
 
 

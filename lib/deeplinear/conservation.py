@@ -10,6 +10,8 @@ are exact.
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from flint import nmod_mat
@@ -34,7 +36,8 @@ class Laws:
     certified: bool
 
 
-def count_laws(dims, activation="linear", bias=False, seed=0):
+def count_laws(dims: Sequence[int], activation: Literal["linear", "relu"] = "linear", bias: bool = False,
+               seed: int = 0) -> Laws:
     """The number of independent conservation laws of gradient flow common to all losses and data, as a :class:`Laws`.
 
     ``dims``: the widths ``(n_0, ..., n_N)``. ``activation``: ``"linear"``, or ``"relu"``, whose count is for data that

@@ -7,12 +7,15 @@ import difflib
 import hashlib
 import numbers
 import os
+from collections.abc import Hashable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from . import readers
+from .annotations import Numbers
 from .readers import DataUnavailable
 
 FOLDER_VARIABLE = "DEEPLINEAR_DATA"
@@ -53,7 +56,7 @@ class _Set:
     source: str
 
 
-def load(name, download=True):
+def load(name: str, download: bool = True) -> Dataset:
     """Load a data set by name; returns a :class:`Dataset`.
 
     Bundled: ``"diabetes"`` (442, 10), ``"macrodata"`` (203, 11), ``"mnist-5k"`` (5000, 784), sorted by digit. Looked for
@@ -77,7 +80,7 @@ def load(name, download=True):
 
 
 @contextlib.contextmanager
-def shaken(relative):
+def shaken(relative: float) -> Iterator[None]:
     """Within it, each entry of the features of every data set is moved by a normal share of it, ``relative`` on average.
 
     For asking what a number owes to rounding; the same shares every time.
@@ -97,7 +100,7 @@ def shake(X):
     return (X.double() * (1 + _SHAKE.get() * noise)).to(X.dtype)
 
 
-def from_frame(frame, target):
+def from_frame(frame: Any, target: Hashable) -> Dataset:
     """The :class:`Dataset` of a data frame: the column ``target`` as labels, every other column a feature, standardised.
 
     ``frame``: of pandas, Polars, or anything with ``.columns`` that gives a column for its name in brackets; booleans
@@ -150,7 +153,7 @@ def columns(frame, what, names=None):
     return np.stack(found, 1)
 
 
-def tensor(x):
+def tensor(x: Numbers) -> torch.Tensor:
     """``x`` itself where it is a tensor; else the float64 tensor of anything NumPy reads."""
     return x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x, dtype=float))
 
@@ -163,7 +166,7 @@ def named(kind, name, choices):
     return choices[name]
 
 
-def book_folder(name):
+def book_folder(name: str) -> Path:
     """The folder ``book/<name>`` of the checkout this package was installed from, or the copy a wheel carries."""
     packaged = Path(__file__).parent / "_book" / name
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "book" / name

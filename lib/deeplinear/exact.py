@@ -9,23 +9,28 @@ import itertools
 import math
 import numbers
 import threading
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import sympy as sp
 import torch
 from flint import ctx, fmpq
 
+from .annotations import Number, Shaped
 from .losses import LpLoss, Polynomial
 
+Terms = dict[tuple[int, ...], Any]  # a polynomial: exponents to coefficient
 
-def restrict(loss, axes):
+
+def restrict(loss: LpLoss | Polynomial, axes: Sequence[Sequence[Any]]) -> Terms:
     """The loss on the span of ``axes`` as a polynomial in the coordinates: ``{exponents: coefficient}``.
 
     ``axes``: lists of kd numbers, ``arb`` or ``fmpq``; the coefficients are of their type.
     """
     zero = axes[0][0] * 0
     if isinstance(loss, Polynomial):
-        total = {}
+        total: Terms = {}
         for exponents, coefficient in loss.terms.items():
             product = {(0,) * len(axes): zero + fmpq(*coefficient.as_integer_ratio())}
             for i, exponent in enumerate(exponents):
@@ -34,12 +39,11 @@ def restrict(loss, axes):
             for key, value in product.items():
                 total[key] = total.get(key, zero) + value
         return {key: total.get(key, zero) for key in _exponents(len(axes), loss.degree)}
-    k, d = loss.shape
-    X, Y = _numbers(loss.X), _numbers(loss.Yt)
+    X, Y, d = _numbers(loss.X), _numbers(loss.Yt), loss.shape[1]
     total = {key: zero for key in _exponents(len(axes), loss.p)}
     axes = [[(j, a) for j, a in enumerate(axis) if not a == 0] for axis in axes]
-    for row, labels in zip(X, zip(*Y)):
-        row = [zero + x for x in row]
+    for example, labels in zip(X, zip(*Y)):
+        row = [zero + x for x in example]
         for output, y in enumerate(labels):
             bases = [sum((row[j % d] * a for j, a in axis if j // d == output), start=zero) for axis in axes]
             powers = [_powers(base, loss.p) for base in (*bases, zero - y)]
@@ -49,16 +53,16 @@ def restrict(loss, axes):
                     term = term * power[exponent]
                 total[key] = total[key] + term
     count = math.factorial(loss.p)
-    return {key: value * (_factor(loss) * (count // math.prod(map(math.factorial, (*key, loss.p - sum(key))))))
+    return {key: value * (_factor(loss) * (count // math.prod(math.factorial(e) for e in (*key, loss.p - sum(key)))))
             for key, value in total.items()}
 
 
-def part(loss, degree, v):
+def part(loss: LpLoss | Polynomial, degree: int, v: Sequence[int]) -> fmpq:
     """The homogeneous part of this degree at the integer vector ``v``, an exact rational."""
     return restrict(loss, [[fmpq(x) for x in v]])[(degree,)]
 
 
-def gradient_at_zero(loss):
+def gradient_at_zero(loss: Shaped) -> list[fmpq]:
     """``grad L(0)``, kd exact rationals."""
     size = loss.shape[0] * loss.shape[1]
     if isinstance(loss, Polynomial):
@@ -72,12 +76,12 @@ def gradient_at_zero(loss):
     return [number(x, "grad L(0)") for x in loss.gradient(zero).flatten().tolist()]
 
 
-def degree(loss):
+def degree(loss: LpLoss | Polynomial) -> int:
     """The degree of the loss as a polynomial."""
     return loss.p if isinstance(loss, LpLoss) else loss.degree
 
 
-def to_sympy(loss, w):
+def to_sympy(loss: LpLoss | Polynomial, w: Sequence[sp.Symbol]) -> sp.Expr:
     """The loss as a SymPy expression in the symbols ``w``, one for each entry row by row, with rational coefficients."""
     if isinstance(loss, Polynomial):
         return sum(sp.Rational(c) * sp.prod(x**e for x, e in zip(w, exponents)) for exponents, c in loss.terms.items())
@@ -88,7 +92,7 @@ def to_sympy(loss, w):
     return rational(_factor(loss)) * sum(rows)
 
 
-def number(x, name):
+def number(x: Number, name: str) -> fmpq:
     """``x`` as an ``fmpq``; raises ``ValueError`` that calls it ``name`` unless it is a finite float or a rational."""
     if isinstance(x, fmpq):
         return x
@@ -97,41 +101,42 @@ def number(x, name):
     if isinstance(x, numbers.Rational):  # of Python, NumPy or SymPy, and not every one gives its integer ratio
         return fmpq(int(x.numerator), int(x.denominator))
     if isinstance(x, numbers.Real) and math.isfinite(x):
-        return fmpq(*x.as_integer_ratio())
+        return fmpq(*x.as_integer_ratio())  # type: ignore[attr-defined]  # every Real that occurs has it
     raise ValueError(f"{name} is {x!r}; expected a finite real number, float or rational")
 
 
-def rational(x):
+def rational(x: fmpq) -> sp.Rational:
     """An ``fmpq`` as a SymPy rational."""
     return sp.Rational(int(x.p), int(x.q))
 
 
-def inner(u, v):
+def inner(u: Sequence[fmpq], v: Sequence[fmpq]) -> fmpq:
     """The inner product of two lists of rationals."""
     return sum((a * b for a, b in zip(u, v)), start=fmpq(0))
 
 
-def differentiate(P, i):
+def differentiate(P: Terms, i: int) -> Terms:
     """The derivative of a polynomial ``{exponents: coefficient}`` by its variable i."""
     return {(*key[:i], key[i] - 1, *key[i + 1:]): key[i] * value for key, value in P.items() if key[i]}
 
 
-def at(P, *point):
+def at(P: Terms, *point: Any) -> Any:
     """The value of a polynomial ``{exponents: coefficient}`` at a point, of numbers of any type."""
     if not P:
         return point[0] * 0
     highest = max(max(key) for key in P)
     powers = [_powers(x, highest) for x in point]
     total = point[0] * 0
-    for key, value in P.items():
+    for key, coefficient in P.items():
+        term = coefficient
         for power, exponent in zip(powers, key):
-            value = power[exponent] * value if exponent else value
-        total = total + value
+            term = power[exponent] * term if exponent else term
+        total = total + term
     return total
 
 
 @contextlib.contextmanager
-def precision(bits):
+def precision(bits: int) -> Iterator[None]:
     """Reckon in balls of this many bits, and leave the precision as it was: flint has one for all threads of a process."""
     if isinstance(bits, bool) or not isinstance(bits, numbers.Integral) or bits < 2:
         raise ValueError(f"bits is {bits!r}; expected an integer >= 2")

@@ -6,10 +6,12 @@ factors is gradient descent itself (Du, Hu and Lee 2018).
 
 import dataclasses
 import numbers
+from collections.abc import Callable
 
 import torch
 
 from . import chain, data
+from .annotations import Array, Numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Run:
     V: torch.Tensor
 
 
-def decaying(eta, delta):
+def decaying(eta: float, delta: float) -> Callable[[int], float]:
     """The step sizes ``eta * (t + 1) ** -(1/2 + delta)``: square-summable, and summing to infinity.
 
     What the decay costs: :prf:ref:`prop-clock`. Raises ``ValueError`` for ``delta`` outside (0, 1/2].
@@ -37,12 +39,13 @@ def decaying(eta, delta):
     return lambda t: eta * (t + 1) ** -(0.5 + delta)
 
 
-def imbalance(U, V):
+def imbalance(U: Array, V: Array) -> Array:
     """``U^T U - V^T V`` of factors (..., m, r) and (..., n, r): shape (..., r, r)."""
     return chain.imbalance([V.mT, U])[0]
 
 
-def descend(M, U, V, step_size, steps, regulariser=0.0, record_every=1):
+def descend(M: Numbers, U: Numbers, V: Numbers, step_size: Numbers | Callable[[int], float], steps: int,
+            regulariser: float = 0.0, record_every: int = 1) -> Run:
     """Gradient descent on both factors at once; returns a :class:`Run`.
 
     ``M`` (..., m, n), ``U`` (..., m, r), ``V`` (..., n, r), leading axes a batch. ``step_size``: a number, a list

@@ -9,6 +9,7 @@ flow; a flow that takes more than ``time_limit`` seconds ends in a ``TimeoutErro
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
 from . import chain, data, preconditioner
+from .annotations import Differentiable, Numbers, Report
 
 BALANCED = 1e-10  # relative imbalance up to which a start counts as balanced
 EVALUATIONS = 10**6  # of a velocity, after which a flow counts as too stiff
@@ -27,10 +29,10 @@ class Flow:
     """A solution at the times asked for: ``times`` (T,), ``weights`` a list of ``(T, n_{j+1}, n_j)`` arrays."""
 
     times: torch.Tensor
-    weights: list
+    weights: list[torch.Tensor]
 
     @property
-    def end_to_end(self):
+    def end_to_end(self) -> torch.Tensor:
         """The end-to-end matrix at each time, shape ``(T, k, d)``."""
         return chain.end_to_end(self.weights)
 
@@ -43,11 +45,12 @@ class Comparison:
     end_to_end: Flow
 
     @property
-    def gap(self):
+    def gap(self) -> float:
         return (self.layers.end_to_end - self.end_to_end.end_to_end).abs().max().item()
 
 
-def layers(loss, weights, times, weight_decay=0.0, report=None, time_limit=None):
+def layers(loss: Differentiable, weights: Sequence[Numbers], times: Numbers, weight_decay: float = 0.0,
+           report: Report | None = None, time_limit: float | None = None) -> Flow:
     """The gradient flow ``W_j' = -weight_decay W_j - dL/dW_j`` of all layers, from any start.
 
     ``weights``: list of N layers (no batch); ``times``: increasing, the start is at time 0. Returns a :class:`Flow`.
@@ -62,7 +65,8 @@ def layers(loss, weights, times, weight_decay=0.0, report=None, time_limit=None)
     return _integrate(velocity, weights, times, report, time_limit)
 
 
-def end_to_end(loss, W, depth, times, weight_decay=0.0, rank=None, report=None, time_limit=None):
+def end_to_end(loss: Differentiable, W: Numbers, depth: int, times: Numbers, weight_decay: float = 0.0,
+               rank: int | None = None, report: Report | None = None, time_limit: float | None = None) -> Flow:
     """The end-to-end flow ``W' = -N weight_decay W - A_W(grad L(W))`` of depth N.
 
     ``W``: shape ``(k, d)``. ``rank`` (default: that of ``W``) is preserved by the flow (:prf:ref:`prop-rank`), and
@@ -80,24 +84,24 @@ def end_to_end(loss, W, depth, times, weight_decay=0.0, rank=None, report=None, 
     return _integrate(velocity, [W], times, report, time_limit)
 
 
-def compare(loss, weights, times, weight_decay=0.0, require_balanced=True, report=None, time_limit=None):
+def compare(loss: Differentiable, weights: Sequence[Numbers], times: Numbers, weight_decay: float = 0.0,
+            require_balanced: bool = True, report: Report | None = None, time_limit: float | None = None) -> Comparison:
     """Both flows from the same layers; the end-to-end theorem says that they agree if the layers start balanced.
 
     Raises ``ValueError`` where the relative imbalance of the start is above 1e-10, unless ``require_balanced`` is
     False. ``time_limit`` is that of each flow. Returns a :class:`Comparison`.
     """
-    weights = [data.tensor(W) for W in weights]
-    found = chain.relative_imbalance(weights).item()
+    start = [data.tensor(W) for W in weights]
+    found = chain.relative_imbalance(start).item()
     if require_balanced and found > BALANCED:
         raise ValueError(f"the start has relative imbalance {found:.1e}; expected at most {BALANCED:.0e}, as the "
                          "end-to-end theorem needs balanced layers (require_balanced=False compares all the same)")
-    watch = dict(report=report, time_limit=time_limit)
-    both = layers(loss, weights, times, weight_decay, **watch)
-    W, depth = chain.end_to_end(weights), len(weights)
-    return Comparison(both, end_to_end(loss, W, depth, times, weight_decay, **watch))
+    both = layers(loss, start, times, weight_decay, report, time_limit)
+    W, depth = chain.end_to_end(start), len(start)
+    return Comparison(both, end_to_end(loss, W, depth, times, weight_decay, None, report, time_limit))
 
 
-def destination(X, y, W, depth):
+def destination(X: Numbers, y: Numbers, W: Numbers, depth: float) -> torch.Tensor:
     """Where the end-to-end flow of one output ends that fits ``X w^T = y`` exactly, if it converges to such a fit.
 
     ``X``: shape (n, d); ``y``: shape (n,), in the range of ``X`` and not 0 (``ValueError`` otherwise); ``W``: the start,
@@ -129,14 +133,16 @@ def destination(X, y, W, depth):
     return least + radius ** (1 - 1 / depth) * kernel
 
 
-def heavy_ball(loss, weights, velocities, times, friction, report=None, time_limit=None):
+def heavy_ball(loss: Differentiable, weights: Sequence[Numbers], velocities: Sequence[Numbers], times: Numbers,
+               friction: float | Sequence[float], report: Report | None = None,
+               time_limit: float | None = None) -> tuple[Flow, list[torch.Tensor]]:
     """The momentum flow ``W_j'' + friction W_j' = -dL/dW_j``; returns the :class:`Flow` and the velocities along it.
 
     ``velocities``: the initial ``W_j'``, shaped like the layers. ``friction``: a number, or one for each layer.
     :prf:ref:`thm-momentum`.
     """
     depth = len(weights)
-    frictions = [friction] * depth if np.ndim(friction) == 0 else list(friction)
+    frictions = [friction] * depth if np.ndim(friction) == 0 else list(friction)  # type: ignore[arg-type]
     if len(frictions) != depth or len(velocities) != depth:
         raise ValueError(f"{len(velocities)} velocities and {len(frictions)} frictions for {depth} layers; expected one each")
     for drag in frictions:
@@ -200,7 +206,7 @@ class _Watch:
             raise TimeoutError(f"the integration has reached time {t:.3g} of {self.end:.3g} within {self.time_limit} s")
 
 
-def _finite(name, x):
+def _finite(name: str, x: Numbers) -> torch.Tensor:
     """``x`` as a tensor; raises ``ValueError`` that names it where an entry is not finite."""
     x = data.tensor(x)
     if not torch.isfinite(x).all():

@@ -43,10 +43,10 @@ class Law:
     after: nn.Module
     matrix: bool
 
-    def value(self):
+    def value(self) -> torch.Tensor:
         return self._difference(lambda parameter: parameter.detach())
 
-    def change(self):
+    def change(self) -> torch.Tensor:
         return self._difference(lambda parameter: parameter.grad)
 
     def _difference(self, take):
@@ -96,7 +96,7 @@ def _refuse_mixed_units(first, before, second, after, moved):
         raise NotHomogeneous(f"{moved} joins other axes than flatten(1) does; expected flatten(1)")
 
 
-def laws(net, strict=True):
+def laws(net: nn.Module, strict: bool = True) -> list[Law]:
     """The balance laws of a chain of dense and convolutional layers, a list of :class:`Law`, input first.
 
     Between them: ReLU, leaky ReLU, max and average pooling, dropout, flattening. Biases are counted with what enters
@@ -107,6 +107,7 @@ def laws(net, strict=True):
     """
     _refuse_what_the_graph_does_not_show(net)
     modules, graph = dict(net.named_modules()), fx.symbolic_trace(net).graph
+    layers: list[tuple[str, nn.Module]]
     found, alike, image, flat, layers, previous = [], True, None, None, [], None
     for node in graph.nodes:
         if node.op == "output" and node.args[0] is not previous:

@@ -1,7 +1,9 @@
 """The book's back pages: the table of claims and the table of recorded runs, as HTML for a notebook."""
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,7 +13,7 @@ from . import data, recorded
 class Table:
     """Rows of HTML fragments under headers; shows itself as an HTML table of class ``kind``, as text its number of rows."""
 
-    def __init__(self, kind, headers, rows):
+    def __init__(self, kind: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         self.kind, self.headers, self.rows = kind, headers, rows
 
     def __repr__(self):
@@ -23,18 +25,18 @@ class Table:
         return f'<table class="ledger {self.kind}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'
 
 
-def read():
+def read() -> list[dict[str, Any]]:
     """The rows of ``book/claims.yml``: a list of dicts in the order of the book."""
     return yaml.safe_load((data.book_folder("") / "claims.yml").read_text(encoding="utf-8"))
 
 
-def counts():
+def counts() -> dict[str, int]:
     """How many claims there are of each verdict, a dict in falling order."""
     verdicts = [claim["verdict"] for claim in read()]
     return dict(sorted(((v, verdicts.count(v)) for v in set(verdicts)), key=lambda pair: (-pair[1], pair[0])))
 
 
-def claims():
+def claims() -> Table:
     """Every claim with its scope, source and verdict, linked to its statement, check, test and run, as a :class:`Table`."""
     rows = []
     for claim in read():
@@ -48,10 +50,11 @@ def claims():
         rows.append([claim["chapter"][:2].lstrip("0"), link, html.escape(claim["statement"]) + scope,
                      ", ".join(claim["ledger"]), claim["source"], claim["kind"], f'<b>{claim["verdict"]}</b>',
                      ", ".join(checks), run])
-    return Table("claims", ["ch.", "claim", "statement, scope", "ledger", "source", "kind", "verdict", "checked by", "run"], rows)
+    headers = ["ch.", "claim", "statement, scope", "ledger", "source", "kind", "verdict", "checked by", "run"]
+    return Table("claims", headers, rows)
 
 
-def records():
+def records() -> Table:
     """Every recorded run with its scale, data, device, versions, commit, date and duration, as a :class:`Table`."""
     rows = []
     for path in sorted(Path(data.book_folder("results")).glob("*.json")):

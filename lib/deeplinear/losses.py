@@ -5,7 +5,9 @@ loss is a function of ``W`` alone and the same object serves a linear model, a n
 """
 
 import numbers
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any, Literal
 
 import numpy as np
 import scipy.linalg
@@ -13,6 +15,7 @@ import sympy as sp
 import torch
 
 from . import data
+from .annotations import Exact, Number, Numbers
 
 
 class LpLoss:
@@ -31,7 +34,15 @@ class LpLoss:
     Source: Arora, Cohen and Hazan 2018, section 3; :prf:ref:`def-lp-loss`.
     """
 
-    def __init__(self, X, y, p, reduction="mean", scale=1):
+    X: Exact
+    Xt: Exact
+    Yt: Exact
+    p: int
+    reduction: Literal["mean", "sum"]
+    scale: Number
+    factor: Number
+
+    def __init__(self, X: Any, y: Any, p: int, reduction: Literal["mean", "sum"] = "mean", scale: Number = 1) -> None:
         X, y = _as_array(X, "X"), _as_array(y, "y")
         if X.ndim != 2 or 0 in X.shape:
             raise ValueError(f"X has shape {tuple(X.shape)}; expected (n, d) with n >= 1 rows and d >= 1 features")
@@ -60,35 +71,35 @@ class LpLoss:
         self.factor = one * factor / (len(X) if reduction == "mean" else 1)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """``(k, d)``, the shape of one end-to-end matrix."""
         return self.Yt.shape[0], self.Xt.shape[0]
 
-    def value(self, W):
+    def value(self, W: Exact) -> Exact:
         """The loss of ``W`` of shape ``(..., k, d)``, a tensor or an array: shape ``(...)``, a scalar for one matrix."""
         return self.factor * (self._residual(W) ** self.p).sum((-2, -1))
 
-    def gradient(self, W):
+    def gradient(self, W: Exact) -> Exact:
         """The gradient at ``W`` of shape ``(..., k, d)``, of the same shape."""
         return (self.factor * self.p) * (self._residual(W) ** (self.p - 1) @ self.X)
 
-    def value_and_gradient(self, W):
+    def value_and_gradient(self, W: Exact) -> tuple[Exact, Exact]:
         """Both at the price of one: the residual is computed once."""
         residual = self._residual(W)
         power = residual ** (self.p - 1)
         return self.factor * (power * residual).sum((-2, -1)), (self.factor * self.p) * (power @ self.X)
 
-    def hessian_product(self, W, V):
+    def hessian_product(self, W: Exact, V: Exact) -> Exact:
         """The Hessian at ``W`` applied to the direction ``V``, both of shape ``(..., k, d)``."""
         V = self._matrices(V, "V")
         curvature = self._residual(W) ** (self.p - 2)
         return (self.factor * self.p * (self.p - 1)) * ((curvature * (V @ self.Xt)) @ self.X)
 
-    def rows(self, index):
+    def rows(self, index: Any) -> "LpLoss":
         """The same loss on the examples ``index`` (a minibatch); a mean stays a mean over those rows."""
         return LpLoss(self.X[index], self.Yt[:, index].mT, self.p, self.reduction, self.scale)
 
-    def to(self, *args, **kwargs):
+    def to(self, *args: Any, **kwargs: Any) -> "LpLoss":
         """The same loss with its data on another device or in another dtype, as ``torch.Tensor.to``."""
         return LpLoss(self.X.to(*args, **kwargs), self.Yt.mT.to(*args, **kwargs), self.p, self.reduction, self.scale)
 
@@ -119,7 +130,7 @@ class Polynomial:
     expression that is not a polynomial in the symbols. :prf:ref:`cor-polynomial`.
     """
 
-    def __init__(self, expression, symbols):
+    def __init__(self, expression: sp.Expr, symbols: Sequence[sp.Symbol] | sp.MatrixBase) -> None:
         symbols = sp.Matrix(symbols) if isinstance(symbols, sp.MatrixBase) else sp.Matrix([list(symbols)])
         self.shape = symbols.shape
         try:
@@ -130,27 +141,27 @@ class Polynomial:
                              "as coefficients") from error
         self.degree = max(map(sum, self.terms))
 
-    def value(self, W):
+    def value(self, W: Numbers) -> torch.Tensor:
         """The loss of ``W`` of shape ``(..., k, d)``: shape ``(...)``."""
         return self._evaluate(self.terms, self._matrices(W, "W"))
 
-    def gradient(self, W):
+    def gradient(self, W: Numbers) -> torch.Tensor:
         """The gradient at ``W`` of shape ``(..., k, d)``, of the same shape."""
         W = self._matrices(W, "W")
         return torch.stack([self._evaluate(part, W) for part in self._parts(self.terms)], -1).reshape(W.shape)
 
-    def value_and_gradient(self, W):
+    def value_and_gradient(self, W: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
         """Both."""
         return self.value(W), self.gradient(W)
 
-    def hessian_product(self, W, V):
+    def hessian_product(self, W: Numbers, V: Numbers) -> torch.Tensor:
         """The Hessian at ``W`` applied to the direction ``V``, both of shape ``(..., k, d)``."""
-        W, V = torch.broadcast_tensors(self._matrices(W, "W"), self._matrices(V, "V"))
-        rows = [torch.stack([self._evaluate(second, W) for second in self._parts(first)], -1)
+        at, along = torch.broadcast_tensors(self._matrices(W, "W"), self._matrices(V, "V"))
+        rows = [torch.stack([self._evaluate(second, at) for second in self._parts(first)], -1)
                 for first in self._parts(self.terms)]
-        return (torch.stack(rows, -2) @ V.flatten(-2)[..., None])[..., 0].reshape(V.shape)
+        return (torch.stack(rows, -2) @ along.flatten(-2)[..., None])[..., 0].reshape(along.shape)
 
-    def _matrices(self, W, name):
+    def _matrices(self, W: Numbers, name: str) -> torch.Tensor:
         W = data.tensor(W)
         if not W.is_floating_point():
             raise ValueError(f"{name} is {W.dtype}; expected floating-point numbers, such as {name}.double() has")
@@ -172,7 +183,7 @@ class Polynomial:
         return f"Polynomial(d={self.shape[1]}, k={self.shape[0]}, degree={self.degree}, terms={len(self.terms)})"
 
 
-def minimiser(loss, tolerance=1e-13, max_steps=200):
+def minimiser(loss: LpLoss, tolerance: float = 1e-13, max_steps: int = 200) -> torch.Tensor:
     """The minimiser ``(k, d)`` of an :class:`LpLoss`, the one of least norm where there are many.
 
     Damped Newton steps in an orthonormal basis of the columns, whatever their units, until the decrement falls below
@@ -243,7 +254,7 @@ def _newton_step(basis, residual, p):
     return step * largest / (p - 1), p / (p - 1) * ((weighted @ step) @ target) / (target @ target)
 
 
-def _as_array(x, name):
+def _as_array(x: Any, name: str) -> Any:
     """Data as a tensor, or as an array of exact entries where that is what they are."""
     if isinstance(x, torch.Tensor) and not x.is_complex():
         return x if x.is_floating_point() else x.double()

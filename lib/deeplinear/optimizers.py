@@ -8,10 +8,14 @@ means that never forget, raise ``ValueError``.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import torch
 
 from . import data
+from .annotations import Numbers, Optimizer
+
+Tensors = Sequence[torch.Tensor]
 
 
 class _Optimizer:
@@ -31,7 +35,7 @@ class _Optimizer:
             if field.name in ("beta1", "beta2", "rho") and (numbers >= 1).any():
                 raise ValueError(f"{field.name} is {value!r}; expected a number below 1")
 
-    def start(self, parameters):
+    def start(self, parameters: Tensors) -> list[torch.Tensor]:
         return []
 
     def _column(self, parameters):
@@ -48,10 +52,10 @@ class GD(_Optimizer):
     """
 
     rotates = True
-    lr: object
+    lr: Numbers
     weight_decay: float = 0.0
 
-    def step(self, parameters, gradients, state):
+    def step(self, parameters: Tensors, gradients: Tensors, state: Tensors) -> None:
         lr = self._column(parameters)
         for W, G in zip(parameters, gradients):
             if self.weight_decay:
@@ -67,13 +71,13 @@ class HeavyBall(_Optimizer):
     """
 
     rotates = True
-    lr: object
+    lr: Numbers
     momentum: float = 0.9
 
-    def start(self, parameters):
+    def start(self, parameters: Tensors) -> list[torch.Tensor]:
         return [torch.zeros_like(W) for W in parameters]
 
-    def step(self, parameters, gradients, state):
+    def step(self, parameters: Tensors, gradients: Tensors, state: Tensors) -> None:
         lr = self._column(parameters)
         for W, G, V in zip(parameters, gradients, state):
             V.mul_(self.momentum).add_(G)
@@ -85,12 +89,12 @@ class Nesterov(_Optimizer):
     """Nesterov's momentum as PyTorch and TensorFlow write it: ``V <- m V + G``, ``W <- W - lr (G + m V)``."""
 
     rotates = True
-    lr: object
+    lr: Numbers
     momentum: float = 0.9
 
     start = HeavyBall.start
 
-    def step(self, parameters, gradients, state):
+    def step(self, parameters: Tensors, gradients: Tensors, state: Tensors) -> None:
         lr = self._column(parameters)
         for W, G, V in zip(parameters, gradients, state):
             V.mul_(self.momentum).add_(G)
@@ -101,24 +105,24 @@ class Nesterov(_Optimizer):
 class AdaGrad(_Optimizer):
     """AdaGrad (Duchi, Hazan and Singer 2011): ``S <- S + G^2``, ``W <- W - lr G / (sqrt(S) + eps)``, entry by entry."""
 
-    lr: object
+    lr: Numbers
     initial: float = 0.0
     eps: float = 1e-10
 
     @classmethod
-    def pytorch(cls, lr):
+    def pytorch(cls, lr: Numbers) -> "AdaGrad":
         """PyTorch's settings: accumulator from 0, eps 1e-10."""
         return cls(lr)
 
     @classmethod
-    def tensorflow1(cls, lr):
+    def tensorflow1(cls, lr: Numbers) -> "AdaGrad":
         """TensorFlow 1's settings, those of the paper's framework: accumulator from 0.1, no eps."""
         return cls(lr, initial=0.1, eps=0.0)
 
-    def start(self, parameters):
+    def start(self, parameters: Tensors) -> list[torch.Tensor]:
         return [torch.full_like(W, self.initial) for W in parameters]
 
-    def step(self, parameters, gradients, state):
+    def step(self, parameters: Tensors, gradients: Tensors, state: Tensors) -> None:
         lr = self._column(parameters)
         for W, G, S in zip(parameters, gradients, state):
             S.addcmul_(G, G)
@@ -129,24 +133,24 @@ class AdaGrad(_Optimizer):
 class AdaDelta(_Optimizer):
     """AdaDelta (Zeiler 2012): running means of squared gradients and of squared updates, entry by entry."""
 
-    lr: object
+    lr: Numbers
     rho: float = 0.9
     eps: float = 1e-6
 
     @classmethod
-    def pytorch(cls, lr):
+    def pytorch(cls, lr: Numbers) -> "AdaDelta":
         """PyTorch's settings: rho 0.9, eps 1e-6."""
         return cls(lr)
 
     @classmethod
-    def tensorflow1(cls, lr):
+    def tensorflow1(cls, lr: Numbers) -> "AdaDelta":
         """TensorFlow 1's settings, those of the paper's framework: rho 0.95, eps 1e-8."""
         return cls(lr, rho=0.95, eps=1e-8)
 
-    def start(self, parameters):
+    def start(self, parameters: Tensors) -> list[torch.Tensor]:
         return [torch.zeros_like(W) for W in parameters for _ in range(2)]
 
-    def step(self, parameters, gradients, state):
+    def step(self, parameters: Tensors, gradients: Tensors, state: Tensors) -> None:
         lr = self._column(parameters)
         for W, G, S, D in zip(parameters, gradients, state[::2], state[1::2]):
             S.mul_(self.rho).addcmul_(G, G, value=1 - self.rho)
@@ -162,27 +166,27 @@ class Adam(_Optimizer):
     ``eps_inside``: add eps to the uncorrected root of the second moment, as TensorFlow 1 does, not to the corrected one.
     """
 
-    lr: object
+    lr: Numbers
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     eps_inside: bool = False
 
     @classmethod
-    def pytorch(cls, lr):
+    def pytorch(cls, lr: Numbers) -> "Adam":
         """PyTorch's settings."""
         return cls(lr)
 
     @classmethod
-    def tensorflow1(cls, lr):
+    def tensorflow1(cls, lr: Numbers) -> "Adam":
         """TensorFlow 1's settings, those of the paper's framework: eps beside the uncorrected root."""
         return cls(lr, eps_inside=True)
 
-    def start(self, parameters):
+    def start(self, parameters: Tensors) -> list[torch.Tensor]:
         powers = [parameters[0].new_ones(parameters[0].shape[:-2] + (1, 1), dtype=torch.float64) for _ in range(2)]
         return powers + [torch.zeros_like(W) for W in parameters for _ in range(2)]
 
-    def step(self, parameters, gradients, state):
+    def step(self, parameters: Tensors, gradients: Tensors, state: Tensors) -> None:
         power1, power2 = state[0].mul_(self.beta1), state[1].mul_(self.beta2)
         lr = self._column(parameters)
         lr, correct2 = lr / (1 - power1).to(lr.dtype), (1 - power2).sqrt_().to(lr.dtype)
@@ -197,7 +201,7 @@ class Adam(_Optimizer):
             W.addcdiv_(M * lr, root, value=-1)
 
 
-PRESETS = {
+PRESETS: dict[str, Callable[[Numbers], Optimizer]] = {
     "gd": GD, "heavy-ball": HeavyBall, "nesterov": Nesterov,
     "adagrad-pytorch": AdaGrad.pytorch, "adagrad-tensorflow1": AdaGrad.tensorflow1,
     "adadelta-pytorch": AdaDelta.pytorch, "adadelta-tensorflow1": AdaDelta.tensorflow1,
@@ -205,6 +209,6 @@ PRESETS = {
 }
 
 
-def preset(name, lr):
+def preset(name: str, lr: Numbers) -> Optimizer:
     """The optimiser of this name in ``PRESETS`` with the rate ``lr``; ``ValueError`` with the close ones if unknown."""
     return data.named("optimiser", name, PRESETS)(lr)

@@ -7,14 +7,16 @@ depends on ``s_a``, ``s_b`` and the depth N alone. Powers of ``W W^T`` are never
 """
 
 import numbers
+from typing import Any
 
 import numpy as np
 import torch
 
 from . import data
+from .annotations import Numbers
 
 
-def apply(W, G, depth, rank=None):
+def apply(W: Numbers, G: Numbers, depth: int, rank: int | None = None) -> torch.Tensor:
     """``A_W(G)``: the direction in which a balanced network of this depth moves its end-to-end matrix.
 
     ``W``, ``G``: shape ``(..., k, d)``; ``depth`` an integer >= 1; ``rank``: how many singular values of ``W`` count as
@@ -27,7 +29,7 @@ def apply(W, G, depth, rank=None):
     return _multiply(W, G, depth, rank, lambda spectrum: spectrum)
 
 
-def solve(W, Z, depth, rank=None):
+def solve(W: Numbers, Z: Numbers, depth: int, rank: int | None = None) -> torch.Tensor:
     """The direction ``G`` in the image of ``A_W`` with ``A_W(G) = Z``, for ``Z`` in that image: the metric of depth.
 
     Components of ``Z`` outside the image, which has dimension ``rank (k + d - rank)``, are dropped. Arguments and
@@ -51,7 +53,7 @@ def _multiply(W, G, depth, rank, of):
     return U @ ((of(_spectrum(s, s, depth)) * inside) @ Vh + across * (rotated - inside @ Vh))
 
 
-def eigenvalues(W, depth, rank=None):
+def eigenvalues(W: Numbers, depth: int, rank: int | None = None) -> torch.Tensor:
     """The eigenvalues ``lam_ab`` of ``A_W``, shape ``(..., k, d)``; the eigenvector of entry (a, b) is ``u_a v_b^T``.
 
     Singular values are in falling order and count as 0 beyond the smaller side. :prf:ref:`thm-eigen`.
@@ -62,7 +64,7 @@ def eigenvalues(W, depth, rank=None):
     return _spectrum(_pad(s, k), _pad(s, d), depth)
 
 
-def matrix(W, depth, rank=None):
+def matrix(W: Numbers, depth: int, rank: int | None = None) -> torch.Tensor:
     """The matrix of ``A_W`` on columns stacked: ``vec(A_W(G)) = matrix @ vec(G)``, shape ``(..., k d, k d)``.
 
     ``vec`` stacks columns, so in torch it is ``G.mT.flatten()``. :prf:ref:`thm-kronecker`.
@@ -73,7 +75,7 @@ def matrix(W, depth, rank=None):
     s = _above_rounding(s, W, rank)
     _check_differentiable(W, s)
     left, right = _pad(s, k), _pad(s, d)
-    total = 0
+    total: Any = 0
     for j in range(1, depth + 1):
         of_rows = (U * left[..., None, :] ** (2 * (j - 1) / depth)) @ U.mT
         of_columns = (Vh.mT * right[..., None, :] ** (2 * (depth - j) / depth)) @ Vh

@@ -4,6 +4,9 @@ Each class is made once for a loss and a number of matrices, and then fills ``va
 (K, k, d) with the losses and gradients at ``W`` of shape (K, k, d), in buffers of its own: two matrix products a call.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from .losses import LpLoss
@@ -33,13 +36,13 @@ def has_moments(loss):
 class Direct:
     """Residuals of all matrices in one product with ``X^T``, their powers back in one product with ``X``."""
 
-    def __init__(self, loss, count):
+    def __init__(self, loss: LpLoss, count: int) -> None:
         self.loss = loss
-        k, (n, d) = loss.shape[0], loss.X.shape
+        k, n = loss.shape[0], len(loss.X)
         self.Y = loss.Yt.expand(count, k, n).reshape(count * k, n)
         self.residual, self.power = (loss.X.new_empty(count * k, n) for _ in range(2))
 
-    def __call__(self, W, value, G):
+    def __call__(self, W: torch.Tensor, value: torch.Tensor, G: torch.Tensor) -> None:
         loss, R, S = self.loss, self.residual, self.power
         torch.addmm(self.Y, W.view(R.shape[0], -1), loss.Xt, beta=-1, out=R)
         if loss.p == 2:
@@ -53,7 +56,7 @@ class Direct:
         torch.mm(S, loss.X, out=G.view(R.shape[0], -1))
         G.mul_(loss.factor * loss.p)
 
-    def exact(self, W, value):
+    def exact(self, W: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """The losses to record at ``W``: those just computed."""
         return value.clone()
 
@@ -65,19 +68,19 @@ class Moments:
     are recorded are computed from the residuals.
     """
 
-    def __init__(self, loss, count):
+    def __init__(self, loss: LpLoss, count: int) -> None:
         self.loss, scale = loss, 2 * loss.factor
         self.H = scale * (loss.Xt @ loss.X)
         self.B = (scale * (loss.Yt @ loss.X)).expand(count, *loss.shape)
         self.flat = self.B.reshape(-1, loss.shape[1])
         self.c = scale / 2 * (loss.Yt ** 2).sum()
 
-    def __call__(self, W, value, G):
+    def __call__(self, W: torch.Tensor, value: torch.Tensor, G: torch.Tensor) -> None:
         torch.addmm(self.flat, W.view(self.flat.shape), self.H, beta=-1, out=G.view(self.flat.shape))
         torch.linalg.vecdot((G - self.B).view(len(value), -1), W.view(len(value), -1), out=value)
         torch.add(self.c, value, alpha=0.5, out=value)
 
-    def exact(self, W, value):
+    def exact(self, W: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         return self.loss.value(W)
 
 
@@ -88,18 +91,18 @@ class Spectrum:
     it can be run in any ``basis`` (d, d), one vector a column. Optimisers that work entry by entry cannot.
     """
 
-    def __init__(self, loss, count, basis):
+    def __init__(self, loss: LpLoss, count: int, basis: torch.Tensor) -> None:
         self.rotated, scale = LpLoss(loss.X @ basis, loss.Yt.mT, 2, loss.reduction, loss.scale), 2 * loss.factor
         self.eigenvalues = scale * (self.rotated.X ** 2).sum(0)
         self.at_zero = (-scale * (self.rotated.Yt @ self.rotated.X)).expand(count, *loss.shape)
         self.c = scale / 2 * (loss.Yt ** 2).sum()
 
-    def __call__(self, W, value, G):
+    def __call__(self, W: torch.Tensor, value: torch.Tensor, G: torch.Tensor) -> None:
         torch.addcmul(self.at_zero, W, self.eigenvalues, out=G)
         torch.linalg.vecdot((G + self.at_zero).view(len(value), -1), W.view(len(value), -1), out=value)
         torch.add(self.c, value, alpha=0.5, out=value)
 
-    def exact(self, W, value):
+    def exact(self, W: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         return self.rotated.value(W)
 
 
@@ -111,10 +114,10 @@ def eigenbasis(loss):
 class Plain:
     """Any loss of the end-to-end matrix, and gradients from fresh rows."""
 
-    def __init__(self, loss, rows=None):
+    def __init__(self, loss: Any, rows: Callable[[], torch.Tensor] | None = None) -> None:
         self.loss, self.rows = loss, rows
 
-    def __call__(self, W, value, G):
+    def __call__(self, W: torch.Tensor, value: torch.Tensor, G: torch.Tensor) -> None:
         if self.rows is None:
             found, gradient = self.loss.value_and_gradient(W)
         else:
@@ -122,5 +125,5 @@ class Plain:
         value.copy_(found)
         G.copy_(gradient)
 
-    def exact(self, W, value):
+    def exact(self, W: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         return value.clone()

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from . import sources
 PACKAGES = ("deeplinear", "numpy", "scipy")
 
 
-def origin(file):
+def origin(file: str | Path) -> dict[str, Any]:
     """Where a run comes from, to be taken before it starts: commit, digest, time, command line.
 
     ``file``: the experiment's module, whose imports the digest follows (:func:`deeplinear.sources.digest`).
@@ -48,7 +49,7 @@ def versions():
     return {"python": platform.python_version(), "torch": str(torch.__version__), **{name: version(name) for name in PACKAGES}}
 
 
-def device_name(device):
+def device_name(device: str | torch.device) -> str:
     """The device in words, with the driver on a GPU."""
     if torch.device(device).type == "cuda":
         driver = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")

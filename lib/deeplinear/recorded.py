@@ -12,7 +12,7 @@ import json
 import math
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
 import torch
@@ -90,14 +90,14 @@ class Record:
     """A recorded result: ``config`` (every setting), ``metrics`` (per run), ``summary``, ``arrays``, ``provenance``."""
 
     name: str
-    config: dict
-    metrics: list
-    summary: dict
-    provenance: dict
-    arrays: dict
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    summary: dict[str, Any]
+    provenance: dict[str, Any]
+    arrays: dict[str, torch.Tensor]
 
     @property
-    def source(self):
+    def source(self) -> str:
         """One line that says where the numbers come from."""
         p = self.provenance
         seeds = f"{len(self.config['seeds'])} seed{'s' if len(self.config['seeds']) != 1 else ''}"
@@ -105,12 +105,14 @@ class Record:
         return (f"recorded {p['finished'][:10]}: {p['dataset']['name']}{scale}, {seeds}, "
                 f"{p['dtype']}, {p['device']}, commit {p['commit'][:7]}{' with changes' if p['dirty'] else ''}")
 
-    def stands_for(self, digest):
+    def stands_for(self, digest: str) -> bool:
         """Whether source of this digest gave the record, or was verified to give it."""
         return digest in (self.provenance["source_sha256"], self.provenance.get("verified", {}).get("source_sha256"))
 
 
-def write(name, *, config, metrics, summary, arrays, dataset, origin, scale, device, folder):
+def write(name: str, *, config: Any, metrics: list[dict[str, Any]], summary: dict[str, Any], arrays: dict[str, Any],
+          dataset: data.Dataset, origin: dict[str, Any], scale: Literal["quick", "full"], device: str,
+          folder: str | Path) -> Path:
     """Write a record to ``folder``; a record already there is replaced only once the new one is complete on disk.
 
     ``config``: a dataclass; ``metrics``: a list of flat dicts; ``arrays``: name to array; ``dataset``: the
@@ -154,7 +156,7 @@ def enter(name, folder, verified):
     return path
 
 
-def load(name, config=None, folder=None, quiet=False):
+def load(name: str, config: Any = None, folder: str | Path | None = None, quiet: bool = False) -> Record:
     """Load the record ``name`` and print its one-line source.
 
     ``config``: a dataclass or dict the record must have been made with. ``folder``: default ``book/results``. Raises
@@ -185,7 +187,7 @@ def load(name, config=None, folder=None, quiet=False):
     return record
 
 
-def benchmark(device="cpu"):
+def benchmark(device: str = "cpu") -> dict[str, Any]:
     """What ``make bench`` measured on this kind of device, ``"cpu"`` or ``"cuda"``, and prints its source, one line.
 
     Returns a dict; :class:`RecordError` where there is none, or a damaged one.

@@ -23,7 +23,9 @@ import threading
 import time
 import types
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -50,32 +52,33 @@ class Work:
     """
 
     module: str
-    config: object
+    config: Any
     device: str
     inputs: str
     out: Path
 
     @property
-    def name(self):
+    def name(self) -> str:
         return importlib.import_module(self.module).NAME
 
     @property
-    def digest(self):
+    def digest(self) -> str:
         text = json.dumps([self.module, dataclasses.asdict(self.config), self.device, self.inputs])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
-    def folder(self):
+    def folder(self) -> Path:
         return Path(self.out) / f".{self.name}-{self.digest[:12]}"
 
-    def finished(self, index):
+    def finished(self, index: int) -> Path:
         return self.folder / f"job-{index}.npz"
 
-    def checkpoint(self, index):
+    def checkpoint(self, index: int) -> recorded.Checkpoint:
         return recorded.Checkpoint(self.folder / f"job-{index}.part.npz", f"job {index} of {self.name} {self.digest}")
 
 
-def execute(work, jobs, dask=None, workers=None):
+def execute(work: Work, jobs: list[dict[str, Any]], dask: str | None = None,
+            workers: int | None = None) -> list[dict[str, np.ndarray]]:
     """Run every job that is not finished; returns the results, a dict of arrays each, in the order of ``jobs``.
 
     ``jobs``: what the experiment's ``jobs(config, device)`` gives, dicts with their ``"size"`` in config-steps. ``dask``:
@@ -140,7 +143,7 @@ def _here(work, waiting, done, show):
     stop = threading.Event()
     with _on_interrupt(_ask(stop)):
         for index in waiting:
-            def report(share):
+            def report(share, index=index):
                 done[index] = share
                 show(done)
 
@@ -178,15 +181,17 @@ def _in_processes(work, waiting, workers, done, show):
 
 def _close(pool, workers):
     """Wait until the workers have stopped; a Ctrl-C meanwhile ends them at once, without another checkpoint."""
-    try:
-        with _on_interrupt(signal.default_int_handler):
-            pool.shutdown(cancel_futures=True)
-    except KeyboardInterrupt:
-        with _on_interrupt(signal.SIG_IGN):
-            for worker in workers:
-                worker.kill()
-            pool.shutdown()
-        raise
+    asked = threading.Event()
+    closing = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
+    with _on_interrupt(lambda *_: asked.set()):  # nothing is raised: an interrupted join takes its thread for ended
+        closing.start()
+        while closing.is_alive():
+            closing.join(0.3)
+            if asked.is_set():
+                for worker in workers:
+                    worker.kill()
+    if asked.is_set():
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -265,7 +270,7 @@ def _answering(Client, address):
 
 def _ask(stop):
     """A handler of Ctrl-C that sets ``stop``, which runs look at between steps; a second one interrupts at once."""
-    def handler(number, frame):
+    def handler(*_):
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()

@@ -12,9 +12,10 @@ import tokenize
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+NAMES_ONLY = "annotations.py"  # what signatures call their types; it computes nothing
 
 
-def digest(file, package=PACKAGE):
+def digest(file: str | Path, package: str | Path = PACKAGE) -> str:
     """The SHA-256 of the code of ``file`` and of every module that it imports from ``package``, at whatever depth."""
     package = Path(package).resolve()
     named = {path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name: path
@@ -25,24 +26,24 @@ def digest(file, package=PACKAGE):
     return total.hexdigest()
 
 
-def followed(file, package=PACKAGE):
+def followed(file: str | Path, package: str | Path = PACKAGE) -> list[Path]:
     """The sorted paths of ``file`` and of the modules of ``package`` that it imports, at whatever depth, in functions too.
 
     Imports are read, not carried out: a module that only carries results (records, workers, the command line) counts
     where an experiment imports it. The ``__init__.py`` of a package counts where a name is taken from it that is not
-    a module, not where a module is only reached through it: that of this package imports everything. Raises
-    ``ValueError`` for an import of the package that leads to no file.
+    a module, not where a module is only reached through it: that of this package imports everything. ``annotations``,
+    the names of types, never counts. Raises ``ValueError`` for an import of the package that leads to no file.
     """
     package, found, waiting = Path(package).resolve(), set(), [Path(file).resolve()]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imported(path, package)
+            waiting += (each for each in _imported(path, package) if each != package / NAMES_ONLY)
     return sorted(found)
 
 
-def code(text):
+def code(text: str) -> str:
     """Python source without comments, docstrings and other lone strings, blank lines and blanks at line ends."""
     text = text.rstrip() + "\n"
     lines = text.split("\n")[:-1]

@@ -5,7 +5,9 @@ import errno
 import io
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -50,15 +52,19 @@ class Checkpoint:
     :class:`RecordError` for the file of another run or of other settings, or a damaged one.
     """
 
-    def __init__(self, path, run, seconds=60.0, settings=None):
+    def __init__(self, path: str | Path, run: str, seconds: float = 60.0, settings: str | None = None) -> None:
         self.path, self.run, self.seconds, self.settings = Path(path), run, seconds, settings
         self.saved = time.monotonic()
 
-    def of(self, settings):
+    def of(self, settings: str) -> "Checkpoint":
         """The same file, for a run that starts from these settings only."""
         return Checkpoint(self.path, self.run, self.seconds, settings)
 
-    def load(self):
+    def part(self, name: str) -> "Checkpoint":
+        """Another file beside this one, for a part of the same run that starts from settings of its own."""
+        return Checkpoint(self.path.with_name(f"{self.path.stem}.{name}{self.path.suffix}"), f"{self.run}, {name}", self.seconds)
+
+    def load(self) -> dict[str, np.ndarray] | None:
         """The saved arrays by name, or None where nothing was saved."""
         if not self.path.is_file():
             return None
@@ -72,17 +78,17 @@ class Checkpoint:
                               f"{settings}; expected {self.settings}). Remove it to start again")
         return arrays
 
-    def save(self, arrays):
+    def save(self, arrays: dict[str, Any]) -> None:
         settings = {} if self.settings is None else {"settings": np.array(self.settings)}
         write_arrays(self.path, {"run": np.array(self.run), **settings, **arrays})
         self.saved = time.monotonic()
 
-    def save_now_and_then(self, make):
+    def save_now_and_then(self, make: Callable[[], dict[str, Any]]) -> None:
         """Save what ``make()`` gives, if enough time has passed."""
         if time.monotonic() - self.saved >= self.seconds:
             self.save(make())
 
-    def remove(self):
+    def remove(self) -> None:
         """Forget the run, which is finished."""
         self.path.unlink(missing_ok=True)
 

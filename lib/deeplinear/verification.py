@@ -8,17 +8,21 @@ themselves, as late in a chaotic run, tell nothing; of every array at least a qu
 
 import dataclasses
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from . import data, provenance, recorded, sources
+from .annotations import Numbers
 from .experiments import data_of
 
 SHAKES = {"float64": 1e-13, "float32": 1e-6}
 WIDTH = 10
 TELLING = 1e-3
 SHARE = 0.25
+Pairs = dict[str, tuple[Numbers, Numbers]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Comparison:
     telling: float = 1.0
 
 
-def verify(module, folder, device="cpu", index=None):
+def verify(module: Any, folder: str | Path, device: str = "cpu",
+           index: int | None = None) -> tuple[Comparison, dict[str, Any]]:
     """Run one job of the record of an experiment again and enter the comparison into the record's provenance.
 
     ``module``: the experiment's; ``index``: which of its ``jobs``, by default the first of the smallest size. Returns the
@@ -56,25 +61,25 @@ def verify(module, folder, device="cpu", index=None):
     return comparison, jobs[index]
 
 
-def compare(pairs, shaken=None):
+def compare(pairs: Pairs, shaken: Pairs | None = None) -> Comparison | None:
     """The :class:`Comparison` of what a record holds of a job with what the job gives today, or None without ``shaken``
     where a shake is needed.
 
     ``pairs``: name to (recorded, today), the first axis the records of a run, of length 1 for numbers of its end;
     ``shaken``: the same from shaken data. Raises :class:`deeplinear.recorded.RecordError` where they differ.
     """
-    pairs = {name: tuple(map(torch.as_tensor, pair)) for name, pair in pairs.items()}
-    if not any(stored.isfinite().any() for stored, _ in pairs.values()):
+    both = {name: (torch.as_tensor(stored), torch.as_tensor(today)) for name, (stored, today) in pairs.items()}
+    if not any(stored.isfinite().any() for stored, _ in both.values()):
         raise recorded.RecordError("the record holds no number of this job; name another with --job")
-    for name, (stored, today) in pairs.items():
+    for name, (stored, today) in both.items():
         if tuple(stored.shape) != tuple(today.shape):
             raise recorded.RecordError(f"{name!r} has the shape {tuple(today.shape)} today; recorded {tuple(stored.shape)}")
-    apart = [(_apart(*pair).max().item() if pair[0].numel() else 0.0, *_scale(pair[0])) for pair in pairs.values()]
+    apart = [(_apart(*pair).max().item() if pair[0].numel() else 0.0, *_scale(pair[0])) for pair in both.values()]
     if all(largest <= 2 * rounding for largest, _, rounding in apart):
         return Comparison(max(largest / scale for largest, scale, _ in apart))
     if shaken is None:
         return None
-    found = [_within(name, *pairs[name], torch.as_tensor(shaken[name][1])) for name in pairs]
+    found = [_within(name, *both[name], torch.as_tensor(shaken[name][1])) for name in both]
     return Comparison(max(each.distance for each in found), max(each.moved for each in found),
                       min(each.telling for each in found))
 

@@ -1,12 +1,12 @@
 """What the tests of several chapters share: losses, records, and the draws of hypothesis for statements "for all shapes"."""
 
+import deeplinear as dl
 import sympy as sp
 import torch
-from conftest import generator
 from hypothesis import settings
 from hypothesis import strategies as st
 
-import deeplinear as dl
+from conftest import generator
 
 seeds = st.integers(0, 10**6)
 depths = st.integers(1, 5)

@@ -1,12 +1,12 @@
 """One test for each claim of chapter 3, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import pytest
 import torch
-from conftest import generator
 from hypothesis import given
 from problems import Logistic, any_loss, chains, quick, regression, seeds, worst
 
-import deeplinear as dl
+from conftest import generator
 
 
 @quick
@@ -158,9 +158,58 @@ def test_prop_orders():
     assert abs(dl.slope(rates, errors) - 1) < 0.2
 
 
+@pytest.mark.parametrize("dims, rank", [((3, 4, 2, 2), 2), ((4, 3, 3, 3), 1), ((3, 3, 3, 3, 3), 2)])
+def test_prop_orders_of_descent_from_any_layers_and_of_layers_moved_aside(dims, rank):
+    """Parts 2 and 3 at full rank and below: descent from layers that are not balanced; layers moved in all directions."""
+    loss, rates = Logistic(k=dims[-1], d=dims[0]), [0.02, 0.01, 0.005]
+    W = dl.normal(dims[-1], rank, generator=generator(1)) @ dl.normal(rank, dims[0], generator=generator(2))
+    layers = dl.balanced_init(dims, generator(3), W=W / W.norm())
+    aside = [dl.normal(*V.shape, generator=generator(4 + j)) for j, V in enumerate(layers)]
+
+    def follow(layers):
+        return dl.flow.layers(loss, layers, [1.0]).end_to_end[0]
+
+    loose, gaps, errors = [V + 0.3 * E for V, E in zip(layers, aside)], [], []
+    for h in rates:
+        near = [V + h * E for V, E in zip(layers, aside)]
+        even = dl.balanced_init(dims, generator(0), W=dl.end_to_end(near))
+        gaps.append((follow(near) - follow(even)).norm())
+        end = dl.train(loss, loose, dl.GD(h), round(1 / h), round(1 / h)).weights
+        errors.append((dl.end_to_end(end) - follow(loose)).norm())
+    assert abs(dl.slope(rates, gaps) - 1) < 0.15 and abs(dl.slope(rates, errors) - 1) < 0.1
+
+
+def test_prop_orders_of_the_rule_needs_full_rank():
+    """From rank one and four layers the rule is off by more than order one; descent on the layers is not."""
+    loss, rates = regression(3, 4, 2, 7, n=30), [0.01, 0.005, 0.0025]
+    u, v = dl.normal(3, 1, generator=generator(0)), dl.normal(1, 4, generator=generator(1))
+    thin = dl.balanced_init((4, 3, 3, 3, 3), generator(2), W=0.3 * u @ v / (u.norm() * v.norm()))
+    exact, orders = dl.flow.layers(loss, thin, [1.0]).end_to_end[0], []
+    for rule in ("layers", "end-to-end"):
+        ends = [dl.train(loss, thin, dl.GD(h), round(1 / h), round(1 / h), rule).weights for h in rates]
+        orders.append(dl.slope(rates, [(dl.end_to_end(end) - exact).norm() for end in ends]))
+    assert abs(orders[0] - 1) < 0.1 and orders[1] < 0.8
+
+
+def test_ex_rank_one():
+    """Where descent from rank one ends, L has a gradient and the network's loss a saddle, from hidden width 2 on."""
+    loss = dl.LpLoss(torch.eye(3, dtype=torch.float64), torch.diag(torch.tensor([2.0, 1.0, 0.5])).double(), 2, "sum", 0.5)
+    W = torch.zeros(3, 3, dtype=torch.float64)
+    W[0, 0] = 2.0  # the best matrix of rank one
+    G = loss.gradient(W)
+    assert worst(dl.preconditioner.apply(W, G, 2, rank=1)) < 1e-12 and abs(G.norm() - 1.25**0.5) < 1e-12
+    W1, W2 = dl.balanced_init((3, 2, 3), generator(0), W=W)
+    unused = torch.linalg.svd(W1).U[:, 1:]
+    assert worst(*dl.layer_gradients([W1, W2], G)) < 1e-12
+    U, _, Vh = torch.linalg.svd(G)
+    for eps in (0.1, 0.01):
+        moved = [W1 + eps * unused @ Vh[:1], W2 - eps * U[:, :1] @ unused.mT]
+        assert abs((loss.value(dl.end_to_end(moved)) - loss.value(W)) / eps**2 + 1) < eps**2
+
+
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_prop_near_zero(depth):
-    loss, shape = Logistic(d=4), dl.near_zero_init((4,) + (3,) * (depth - 1) + (1,), 1.0, generator(depth))
+    loss, shape = Logistic(k=2, d=4), dl.near_zero_init((4,) + (3,) * (depth - 1) + (2,), 1.0, generator(depth))
     relative, absolute, sizes = [], [], [1e-1, 1e-2, 1e-3]
     for eps in sizes:
         layers = [eps * V for V in shape]
@@ -172,7 +221,12 @@ def test_prop_near_zero(depth):
         absolute.append(error)
     assert abs(dl.slope(sizes, absolute) - (2 * depth - 2)) < 0.1
     assert abs(relative[2] / relative[1] - 1) < 0.02 and relative[2] > 0.05
-    even = [1e-3 * V for V in dl.balanced_init((4,) + (3,) * (depth - 1) + (1,), generator(0))]  # control: balance
+    limit = dl.chain.product_velocity(shape, dl.layer_gradients(shape, loss.gradient(0 * W)))
+    assert (velocity / 1e-3 ** (2 * depth - 2) - limit).norm() < 1e-2 * limit.norm()  # part 1
+    decayed = [g + 0.1 * V for g, V in zip(dl.layer_gradients(layers, G), layers)]  # control: weight decay
+    decayed = dl.chain.product_velocity(layers, decayed)
+    assert (decayed / 1e-3 ** (2 * depth - 2) - limit).norm() > 0.05 * limit.norm()
+    even = [1e-3 * V for V in dl.balanced_init((4,) + (3,) * (depth - 1) + (2,), generator(0))]  # control: balance
     W = dl.end_to_end(even)
     velocity = dl.chain.product_velocity(even, dl.layer_gradients(even, loss.gradient(W)))
     assert (velocity - dl.preconditioner.apply(W, loss.gradient(W), depth)).norm() < 1e-10 * velocity.norm()

@@ -1,14 +1,14 @@
 """One test for each claim of chapter 5, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import sympy as sp
 import torch
-from conftest import generator
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import Logistic, quick, regression, seeds, w, worst
 
-import deeplinear as dl
+from conftest import generator
 
 
 def random_cubic(rng, d):
@@ -44,16 +44,19 @@ def test_thm_no_regulariser(d, depth, seed):
     loss = regression(1, d, 4, seed)
     zero = torch.zeros(1, d, dtype=torch.float64)
     g = loss.gradient(zero)
-    e, a, c = g / g.norm(), 3 - 2 / depth, 2 * (depth - 1) * (depth - 2) / (3 * depth - 2)
-    f = torch.linalg.qr(g.T, mode="complete").Q[:, 1:2].T
-    angles = torch.linspace(0, 2 * torch.pi, 400, dtype=torch.float64)[:, None, None]
+    a, c = 3 - 2 / depth, 2 * (depth - 1) * (depth - 2) / (3 * depth - 2)
+    size, residual = loss.X.norm(dim=1, keepdim=True), loss.Yt.mT.abs()
     R, integral = 1.0, -1.0
     while integral <= 0 or R == 1:  # small enough, the curve gives a positive number
         R /= 4
         r = R / 100
-        h = torch.cat([loss.gradient(s * (angles.cos() * e + angles.sin() * f)) - g for s in np.linspace(r, R, 12)])
+        hessian = 12 * loss.X.mT @ ((R * size + residual) ** 2 * loss.X) / len(loss.X)  # no smaller anywhere in the ball
+        epsilon = R * torch.linalg.matrix_norm(hessian, 2)
+        inside = dl.normal(500, 1, d, generator=generator(seed))
+        inside = R * inside / inside.norm(dim=-1, keepdim=True) * torch.linspace(0, 1, 500).double()[:, None, None]
+        assert (loss.gradient(inside) - g).norm(dim=-1).max() <= epsilon
         integral = dl.field.line_integral(loss, depth, r, R)
-        bound = h.norm(dim=-1).max() * (2 * depth / a * (R**a - r**a) + np.pi * (R**a + r**a))
+        bound = epsilon * (2 * depth / a * (R**a - r**a) + np.pi * (R**a + r**a))
         assert abs(integral - g.norm() * c * (R**a - r**a)) <= bound * (1 + 1e-9)
     assert R > 1e-6
     assert abs(dl.field.line_integral(loss, 1, r, R)) < 1e-12  # control: depth 1 has a potential
@@ -105,23 +108,27 @@ def test_thm_iff(seed, N, d):
     assert gap(2 / N + 0.5) > 1e-4  # control
 
 
-@quick
-@given(seed=seeds)
-def test_cor_depths(seed):
+@settings(max_examples=3)
+@given(seed=seeds, d=st.integers(2, 3))
+def test_cor_depths(seed, d):
     rng = np.random.default_rng(seed)
-    x, at = sp.Matrix(w[:2]), {w[0]: sp.Rational(3, 5), w[1]: -sp.Rational(5, 4)}
+    x, at = sp.Matrix(w[:d]), (0.6, -1.25, 0.3, -0.7)[:d]
     norm, b = sp.sqrt(x.dot(x)), rng.integers(1, 5, 2)
     radial, linear = norm**3 / 3 - int(b[0]) * norm**2, int(b[0]) * w[0] - int(b[1]) * w[1]
     odd = w[0] ** 3 / norm ** sp.Rational(5, 3)
 
     def turn(loss, N):
-        F = symmetric_field(loss, 2, sp.sympify(N))
-        return abs(float((F[1].diff(w[0]) - F[0].diff(w[1])).subs(at)))
+        F = symmetric_field(loss, d, sp.sympify(N))
+        turns = [F[j].diff(w[i]) - F[i].diff(w[j]) for i in range(d) for j in range(i)]
+        return max(map(abs, sp.lambdify(w[:d], turns)(*at)))
 
     for N in (3, 4, sp.Rational(9, 2)):
         assert turn(radial, N) < 1e-12 and turn(radial + linear, N) > 1e-6
     assert turn(radial + linear, 2) < 1e-12 and turn(radial + linear + w[0] * w[1], 2) > 1e-6
     assert turn(odd, sp.Rational(3, 2)) < 1e-12 and turn(odd, 2) > 1e-6 and turn(linear, sp.Rational(3, 2)) > 1e-6
+    for N in (sp.Rational(1, 3), sp.Rational(5, 7), sp.Rational(7, 4)):
+        exception = norm ** (2 / N) * (w[0] ** 3 / norm**3 + w[1] / norm)
+        assert turn(exception, N) < 1e-11 and turn(exception, N + 1) > 1e-6 and turn(linear, N) > 1e-6
 
 
 @quick
@@ -136,6 +143,10 @@ def test_cor_polynomial(seed, d, depth):
     assert dl.field.is_gradient(white, depth).gradient == (depth == 2 or zero)
     Q[0, 0] += 1
     assert dl.field.is_gradient(dl.LpLoss(dl.checks.rational(Q, 3), dl.checks.rational(y, 2), 2), depth).gradient is False
+    square, free = sum(x**2 for x in w[:d]), int(rng.integers(3, 7))
+    for N in (sp.Rational(2, free), sp.Rational(2, 7)):  # below depth 1 one part is free
+        part = square + square**2 + int(rng.integers(1, 4)) * w[0] ** free - w[1] ** free
+        assert dl.field.is_gradient(dl.Polynomial(part, w[:d]), N).gradient == (N == sp.Rational(2, free))
     # a gradient on no small ball either: the curl of a random cubic vanishes nowhere near any of these points
     loss = random_cubic(rng, d)
     if dl.field.is_gradient(loss, depth).gradient is False:
@@ -145,7 +156,7 @@ def test_cor_polynomial(seed, d, depth):
 
 
 @quick
-@given(seed=seeds, d=st.integers(2, 5), p=st.sampled_from([2, 4, 6]), depth=st.sampled_from([1, 1.5, 2, 3, 7]))
+@given(seed=seeds, d=st.integers(2, 5), p=st.sampled_from([2, 4, 6]), depth=st.sampled_from([0.5, 1, 1.5, 2, 3, 7]))
 def test_thm_polar(seed, d, p, depth):
     loss = regression(1, d, p, seed)
     u0, u1 = dl.normal(2, d, generator=generator(seed + 5))
@@ -181,7 +192,7 @@ def test_prop_certified():
 
 
 @quick
-@given(seed=seeds, d=st.integers(2, 4), N=st.sampled_from([1, 2, 3, 5.5]))
+@given(seed=seeds, d=st.integers(2, 4), N=st.sampled_from([0.4, 1, 2, 3, 5.5]))
 def test_lem_curl(seed, d, N):
     loss = Logistic(d=d, seed=seed)
     x = dl.normal(1, d, generator=generator(seed + 3)).requires_grad_()
@@ -223,3 +234,40 @@ def test_thm_matrices(seed, k, d, depth):
     assert best > 0
     row = dl.Polynomial(float(C[0, 0]) * M[0] + M[1], [M[0], M[1]])
     assert dl.field.is_gradient(row, 2).gradient  # control: one output
+
+
+@settings(max_examples=8)
+@given(seed=seeds, k=st.integers(2, 3), d=st.integers(2, 4), depth=st.integers(2, 5))
+def test_thm_spectral(seed, k, d, depth):
+    """A sum that is no polynomial and its potential; no other loss; the difference of two singular values between."""
+    rng, W = np.random.default_rng(seed), dl.normal(k, d, generator=generator(seed))
+    scale = float(rng.uniform(0.5, 2))
+
+    def field(loss, W):
+        W = W.clone().requires_grad_()
+        return dl.preconditioner.apply(W.detach(), torch.autograd.grad(loss(W), W)[0], depth)
+
+    def turn(loss, h=1e-5):
+        steps = h * torch.eye(k * d, dtype=torch.float64).view(-1, k, d)
+        J = torch.stack([(field(loss, W + e) - field(loss, W - e)).flatten() / (2 * h) for e in steps])
+        return float((J - J.T).abs().max() / J.abs().max())
+
+    def cosh(W):
+        return torch.cosh(scale * torch.linalg.svdvals(W)).sum()
+
+    assert turn(cosh) < 1e-6
+    others = (lambda W: cosh(W) ** 2, lambda W: cosh(W) + W[0, 0] * W[1, 1] - W[0, 1] * W[1, 0],
+              lambda W: cosh(W) + scale * W[1, 1] ** 3)
+    assert all(turn(loss) > 1e-4 for loss in others)  # controls
+    nodes, weights = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(30))
+    v = W.clone().requires_grad_()
+    s = torch.linalg.svdvals(v)
+    t = s[:, None] ** (1 / 3) * (1 + nodes) / 2  # t^3 is the variable: the integrand is then smooth enough at 0
+    slope = depth * (t**3) ** (2 - 2 / depth) * scale * torch.sinh(scale * t**3) * 3 * t**2
+    Phi = (slope * weights).sum(-1) @ s ** (1 / 3) / 2
+    F = field(cosh, W)
+    assert worst(torch.autograd.grad(Phi, v)[0] - F) < 1e-6 * (1 + worst(F))
+    matrix = sp.Matrix(k, d, sp.symbols(f"m1:{k * d + 1}"))
+    square = matrix * matrix.T
+    for other, gradient in ((0, True), (matrix[0, 1] ** 3, False), (matrix[1, 1] ** 2, False)):
+        assert dl.field.is_gradient(dl.Polynomial(sp.expand(square.trace() + other), matrix), depth).gradient == gradient

@@ -1,14 +1,15 @@
 """One test for each claim of chapter 6, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import sympy as sp
 import torch
-from conftest import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import Logistic, any_loss, quick, seeds, w, worst
+from scipy.integrate import solve_ivp
 
-import deeplinear as dl
+from conftest import generator
 
 
 @quick
@@ -91,6 +92,95 @@ def test_thm_factor(seed, d, N):
     assert abs(float(size / ((N - 1) * dl.field.obstruction(loss, v[None])) - 1)) < 1e-7
     radial = dl.Polynomial(sum(y**2 for y in w[:2]) ** 2 - w[0], w[:2])  # control: nothing obstructs two weights
     assert dl.field.obstruction(radial, x.detach()[:, :2]) == 0
+
+
+@settings(max_examples=5)
+@given(seed=seeds, N=st.sampled_from([2, 3, 4.5]))
+def test_thm_factor_where_the_gradient_is_along_w(seed, N):
+    """A walk perpendicular to the field, above a closed loop through a point where g and w are parallel, closes or not."""
+    rng = np.random.default_rng(seed)
+    c, gamma = rng.uniform(0.5, 2, 2)
+    start = 2 / (c + gamma)  # the first component of the gradient is 1 there
+    size = 0.1 * start
+    for more, closes in ((0, True), (1, False)):
+        S = c * np.eye(3) + gamma * np.diag([1.0, 0, 0]) + more * np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]])
+
+        def slope(t, x, S=S):
+            u, v = size * (np.cos(t) - 1), size * np.sin(t)
+            at = np.array([x[0], u, v])
+            g = S @ at - [1, 0, 0]
+            F = g + (N - 1) * (g @ at) / (at @ at) * at
+            return [(F[1] * v - F[2] * (u + size)) / F[0]]
+
+        walk = solve_ivp(slope, (0, 2 * np.pi), [start], rtol=1e-11, atol=1e-13).y[0, -1] - start
+        assert abs(walk) < 1e-9 if closes else abs(walk) > 1e-6, walk  # the second is the control
+
+
+@settings(max_examples=5)
+@given(seed=seeds, N=st.sampled_from([1.5, 2, 3, 4]))
+def test_prop_minimum(seed, N):
+    """Least squares with a quartic on top: the turn of the perpendicular curves against its formula, on either side."""
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(rng.normal(size=(2, 2)))[0]
+    S = basis @ np.diag([1, rng.uniform(1.5, 4)]) @ basis.T
+    generic, quartic = rng.normal(size=2), rng.uniform(-1, 1)
+
+    def field(v, least, depth, quartic):
+        away = v - least
+        g = S @ away + quartic * (away @ away) * away
+        return g + (depth - 1) * (g @ v) / (v @ v) * v
+
+    def turn(least, depth, quartic, start):
+        def slope(angle, log):
+            e = np.array([np.cos(angle), np.sin(angle)])
+            F = field(least + np.exp(log[0]) * e, least, depth, quartic)
+            return [(F[0] * e[1] - F[1] * e[0]) / (F @ e)]
+        return np.exp(solve_ivp(slope, (0, 2 * np.pi), [np.log(start)], rtol=1e-11, atol=1e-13).y[0, -1]) / start
+
+    def spiral(least, depth):
+        u = least / np.linalg.norm(least)
+        tau = (depth - 1) * (u[0] * (S @ u)[1] - u[1] * (S @ u)[0])
+        return np.exp(2 * np.pi * tau / np.sqrt(4 * depth * np.linalg.det(S) - tau**2))
+
+    for least in (generic, generic * [1, -1]):
+        small = 1e-4 * np.linalg.norm(least)
+        assert abs(np.log(turn(least, N, quartic, small) / spiral(least, N))) < 1e-2
+        assert abs(turn(least, 1, quartic, small) - 1) < 1e-8  # control: depth 1 has its loss
+        h, A = 1e-6, np.eye(2) + (N - 1) * np.outer(least, least) / (least @ least)
+        J = np.stack([(field(least + h * e, least, N, quartic) - field(least - h * e, least, N, quartic)) / (2 * h)
+                      for e in np.eye(2)], 1)
+        assert np.abs(J - A @ S).max() < 1e-6 * np.abs(J).max()
+    along = basis[:, seed % 2] * rng.uniform(0.5, 2)  # an eigenvector of S: the curves close, at any distance
+    assert abs(turn(along, N, 0, 0.05) - 1) < 1e-7 and abs(turn(along, N, quartic, 0.05) - 1) < 1e-7
+
+
+@settings(max_examples=6)
+@given(seed=seeds, shape=st.sampled_from([(1, 2), (1, 4), (2, 2), (2, 3), (3, 2)]), depth=st.integers(2, 4))
+def test_thm_clock(seed, shape, depth):
+    """The third derivatives of a potential would be symmetric: with the clock left free, in least squares."""
+    k, d = shape
+    W, unit = dl.normal(k, d, generator=generator(seed)), torch.eye(k * d, dtype=torch.float64)
+    while torch.linalg.cond(W) > 5 or torch.linalg.svdvals(W).diff().abs().lt(0.2).any():
+        W = dl.normal(k, d, generator=generator(seed := seed + 1))
+
+    def metric(V):
+        A = torch.stack([dl.preconditioner.apply(V, E.view(k, d), depth).flatten() for E in unit])
+        return torch.linalg.inv(A)
+
+    def asymmetry(T):
+        return (T - T.transpose(0, 1)).flatten(0, 2)
+
+    h = 1e-5 * W.norm()
+    own = asymmetry(torch.stack([(metric(W + h * E.view(k, d)) - metric(W - h * E.view(k, d))) / (2 * h) for E in unit]))
+    clock = asymmetry(torch.einsum("xc,yz->xyzc", unit, metric(W)))
+    gain = torch.linalg.lstsq(clock, -own[:, None]).solution[:, 0]
+    left = ((clock @ gain + own).norm() / own.norm()).item()
+    assert own.norm() > 1e-3 * metric(W).norm()  # control: without a clock it is no Hessian
+    if k == 1:
+        w0 = W.flatten()
+        assert left < 1e-6 and worst(gain - (1 - 1 / depth) * w0 / (w0 @ w0)) < 1e-5 * (1 + worst(gain))
+    else:
+        assert left > 0.02
 
 
 @quick

@@ -1,14 +1,14 @@
 """One test for each claim of chapter 7, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import pytest
 import torch
-from conftest import generator
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import quick, worst
 
-import deeplinear as dl
+from conftest import generator
 
 
 @quick
@@ -53,6 +53,22 @@ def test_thm_constant_gain(p, kappas):
     worst_s = c / (c + p - 2)
     start = worst_s * 5.0
     assert start + 1.1 * gain(3) * 5.0 ** (2 / 3 - p) * 3 * start**c * (5.0 - start) ** (p - 1) > 5.0
+
+
+def test_thm_constant_gain_asks_for_its_start():
+    # from small starts, real layers, each depth at its best rate without a rise of the loss: another gain than S(2, 4)
+    kappa, goal, counts = 14, 0.2**4 / 4, []
+    for N, horizon in ((1, 11), (2, 4)):
+        rates = 2 * kappa ** (2 / N - 4.0) * torch.logspace(-0.6, 0.9, 31).double()
+        starts = [dl.balanced_init((2,) + (1,) * N, generator(1), W=torch.tensor([[0.1 * np.cos(a), 0.1 * np.sin(a)]]))
+                  for a in (0.2, 0.5, 0.8, 1.1, 1.4)]
+        layers = [torch.stack(W).expand(31, *[-1] * 3) for W in zip(*starts)]
+        loss = dl.LpLoss(np.eye(2), [kappa, 1.0], 4, reduction="sum", scale=1 / 4)
+        run = dl.train(loss, layers, dl.GD(rates[:, None]), horizon * kappa**2).padded_loss(horizon * kappa**2 + 1)
+        falls = ((run[1:] <= run[:-1]) | (run[1:] < goal)).all(0) & (run[-1] <= goal)
+        counts.append((run > goal).sum(0).double().where(falls, torch.inf).median(1).values.min().item())
+    assert 7 < counts[0] / kappa**2 < 11  # one layer is where the theorem has it
+    assert counts[0] / counts[1] > 1.4 * 3.375
 
 
 @quick

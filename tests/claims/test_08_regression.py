@@ -1,14 +1,14 @@
 """One test for each claim of chapter 8, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import pytest
 import torch
-from conftest import generator
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import quick, recorded_models, seeds, worst
 
-import deeplinear as dl
+from conftest import generator
 
 
 @quick

@@ -1,14 +1,15 @@
 """One test for each claim of chapter 10, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import torch
-from conftest import generator
+from deeplinear import convnet, decay
+from deeplinear.penalties import Penalty
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import quick, seeds, worst
 
-import deeplinear as dl
-from deeplinear import convnet
+from conftest import generator
 
 TINY = {"channels": (3, 4), "kernel": 3, "hidden": 12, "side": 12}
 
@@ -67,6 +68,68 @@ def test_prop_nuclear(k, d, extra, seed):
     assert penalty(c * second, first / c) > 10 * nuclear  # control: with both, that costs
 
 
+@quick
+@given(k=st.integers(1, 4), h=st.integers(1, 5), d=st.integers(1, 4), std=st.floats(0.3, 1.2), rate=st.floats(0.1, 3), seed=seeds)
+def test_prop_penalty_decay(k, h, d, std, rate, seed):
+    """By the flow, whatever the widths and signs of D; the layers balanced are another flow from the same product."""
+    layers, times = dl.near_zero_init((d, h, k), std, generator(seed)), torch.tensor([0.1, 0.7, 3.0]).double()
+    loss = dl.LpLoss(torch.eye(d).double(), torch.zeros(d, k).double(), 2, "sum", rate / 2)
+    square = lambda layers: dl.end_to_end(layers).square().sum((-2, -1))
+    found = decay.product(*layers, rate * times)
+    size = 1 + square(layers) + dl.imbalance(layers)[0].square().sum()
+    assert worst(found - square(dl.flow.layers(loss, layers, times).weights)) < 1e-9 * size
+    assert worst(decay.product(*layers, [0.0]) - square(layers)) < 1e-13 * size
+    if h <= min(k, d):  # balanced factors of that product
+        balanced = dl.balanced_init((d, h, k), generator(seed), W=dl.end_to_end(layers))
+        law = sum(decay.singular_value(s, 0.0, rate * times) ** 2 for s in torch.linalg.svdvals(balanced[0]) ** 2)
+        assert worst(decay.product(*balanced, rate * times) - law) < 1e-12 * size
+        if worst(dl.imbalance(layers)[0]) > 0.5:  # control
+            assert worst(found / law - 1) > 1e-3
+
+
+def test_prop_penalty_decay_of_aligned_factors():
+    """Each singular value by itself, with the law of its own imbalance and both ends of it."""
+    basis, left = (torch.linalg.qr(dl.normal(4, 4, generator=generator(seed)))[0] for seed in (0, 1))
+    first, second = torch.tensor([2.0, 1.0, 0.5, 0.7]).double(), torch.tensor([0.4, 1.0, 1.5, 0.1]).double()
+    layers = [first[:, None] * basis, left * second]
+    times = torch.tensor([0.0, 0.3, 2.0, 9.0]).double()
+    each = decay.singular_value((first * second)[:, None], (second**2 - first**2)[:, None], times)
+    assert worst(decay.product(*layers, times) / each.square().sum(0) - 1) < 1e-10
+    s, kept = torch.tensor(0.6).double(), torch.tensor([-1.5, 0.2, 3.0]).double()
+    late = decay.singular_value(s, kept, 150.0) * torch.exp(kept.abs() * 150)
+    limit = kept.abs() * torch.exp(-torch.asinh(kept.abs() / (2 * s)))
+    assert worst(late / limit - 1) < 1e-6  # exponential at the rate |d|
+    assert abs(decay.singular_value(s, 0.0, 1e6) * 2e6 - 1) < 1e-5  # control: without imbalance algebraic
+    assert abs(decay.singular_value(s, 1e-9, 5.0) / decay.singular_value(s, 0.0, 5.0) - 1) < 1e-12
+    step = 1e-4
+    slope = (decay.singular_value(s, kept, 1 + step) - decay.singular_value(s, kept, 1 - step)) / (2 * step)
+    now = decay.singular_value(s, kept, 1.0)
+    assert worst(slope + now * (kept**2 + 4 * now**2).sqrt()) < 1e-6
+
+
+def test_prop_penalty_decay_by_heavy_ball():
+    """The trainer's optimiser with no gradient but the penalty's, momentum and a falling rate."""
+    net = convnet.build("deep", generator(5), **TINY).double()
+    term = Penalty(net, "product", 0.2)
+    optimiser, rates = term.optimiser(0.0, 0.9), 0.002 * 0.99 ** (np.arange(500) // 5)
+    layers = [[layer.weight.detach().clone() for layer in pair] for pair in (net.dense, net.output)]
+    clock = 0.2 * np.cumsum([0, *rates / (1 - 0.9)])  # rate over 1 - momentum, a step
+    law = sum(decay.product(*pair, clock[[20, 100, 500]]) for pair in layers)
+    slow = sum(decay.product(*pair, clock[[20, 100, 500]] / 10) for pair in layers)
+    measured = []
+    for step, rate in enumerate(rates, start=1):
+        for p in net.parameters():
+            p.grad = torch.zeros_like(p)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        term.add_gradient()
+        optimiser.step()
+        if step in (20, 100, 500):
+            measured.append(sum((W2 @ W1).square().sum() for W1, W2 in term.products).detach())
+    assert worst(torch.stack(measured[1:]) / law[1:] - 1) < 0.03 and law[-1] < 0.5 * law[0]
+    assert measured[-1] / slow[-1] < 0.5  # control: without momentum's factor
+
+
 def recorded_nets():
     record = dl.recorded.load("mnist-convnet", quiet=True)
     return record, {name: found for name, found in record.summary.items() if found["best_rate"] is not None}
@@ -97,7 +160,7 @@ def test_emp_mnist():
 
 
 def test_emp_new_std():
-    record, nets = recorded_nets()
+    _, nets = recorded_nets()
     small, large = (nets[f"deep, std {std}"] for std in (0.001, 0.5))
     assert small["loss"] < 1.5 * nets["original"]["loss"] and small["most"] < nets["original"]["most"]
     assert large["least"] > 3 * nets["original"]["most"] and large["steps_to"][1] is None
@@ -118,7 +181,7 @@ def test_emp_product():
 
 
 def test_emp_second_net():
-    record, nets = recorded_nets()
+    _, nets = recorded_nets()
     ratios = {name: np.array(nets["small original"]["steps_to"]) / np.array(nets[name]["steps_to"])
               for name in ("small deep", "small deep, identity start")}
     assert (ratios["small deep"] < 0.9).all() and (np.abs(ratios["small deep, identity start"] - 1) < 0.1).all()

@@ -1,14 +1,14 @@
 """One test for each claim of chapter 13, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import pytest
 import torch
-from conftest import generator
 from flint import fmpz_mat, nmod_mat
 from problems import Logistic, worst
 from scipy.integrate import quad
 
-import deeplinear as dl
+from conftest import generator
 
 
 def exact_rank(rows):
@@ -57,7 +57,7 @@ def test_thm_laws_and_brackets(dims, laws):
         XY = bracket_of(X, Y)
         vectors += [X(theta), XY(theta), bracket_of(XY, Z)(theta)]
         for j in range(len(dims) - 2):
-            moved += [directional(lambda v: dl.imbalance(split(v))[j], theta, V / V.norm()) for V in vectors[-3:]]
+            moved += [directional(lambda v, j=j: dl.imbalance(split(v))[j], theta, V / V.norm()) for V in vectors[-3:]]
     vectors, moved = [V.detach() for V in vectors], [D.detach() for D in moved]
     assert worst(*moved) < 1e-12
     singular = torch.linalg.svdvals(torch.stack([V / V.norm() for V in vectors]))
@@ -121,7 +121,7 @@ def test_thm_certificate():
         found = [dl.conservation.count_laws(dims, seed=seed) for seed in range(4)]
         assert all(laws.certified and laws.fields + laws.balances == laws.parameters for laws in found)
         assert len({laws.count for laws in found}) == 1
-        split, field, size = network_field(dims)
+        _, field, size = network_field(dims)
         theta = dl.normal(size, generator=generator(1))
         units = torch.eye(dims[-1] * dims[0], dtype=torch.float64).view(-1, dims[-1], dims[0])
         alone = torch.linalg.matrix_rank(torch.stack([field(theta, G) for G in units]))
@@ -139,7 +139,7 @@ def test_prop_scalar_nets():
         assert found.balances == found.parameters - min(a, b) < found.count
         for other in (count((1, a, b, 1), bias=True), count((1, a, b, 2)), count((2, a, b, 1))):  # controls
             assert other.count == other.balances and other.certified
-    split, field, size = network_field((1, 2, 3, 1))
+    _, field, size = network_field((1, 2, 3, 1))
     theta, one = dl.normal(size, generator=generator(0)), torch.ones(1, 1, dtype=torch.float64)
     X, Y = (lambda v, g=g: field(v, g * one) for g in (1.0, -2.5))
     assert worst(bracket_of(X, Y)(theta).detach()) < 1e-12
@@ -209,7 +209,7 @@ def test_prop_missing_laws(n, seed):
     assert torch.linalg.matrix_rank(torch.cat([balances, density @ sigmas])) == size - 1
 
 
-@pytest.mark.parametrize("d, k, r, bias", [(2, 1, 4, False), (4, 3, 6, False), (2, 1, 5, True), (3, 2, 4, True)])
+@pytest.mark.parametrize("d, k, r, bias", [(2, 1, 4, False), (4, 3, 6, False), (2, 1, 5, True), (2, 2, 5, True), (3, 2, 4, True)])
 def test_prop_relu_laws(d, k, r, bias):
     """The rank of the gradients, which for single units needs no brackets; d counts the constant input."""
     A, C, b, x = (dl.normal(*shape, generator=generator(d + r)) for shape in ((r, d), (k, r), (k,), (600, d)))
@@ -223,6 +223,7 @@ def test_prop_relu_laws(d, k, r, bias):
         return rows.shape[1] - torch.linalg.matrix_rank(rows, rtol=1e-10).item()
 
     assert rank(A) == r
+    assert (d, k, r, bias) != (2, 2, 5, True) or r * (d + k) + k - rank(A) == 17  # of 22 weights
     assert rank(torch.cat([A[:1], 2 * A[:1], A[2:]])) > r  # control: two in-vectors that are multiples
 
 

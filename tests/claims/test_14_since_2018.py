@@ -1,9 +1,9 @@
 """One test for each claim of chapter 14, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import deeplinear as dl
 import numpy as np
 import pytest
 import torch
-from conftest import generator
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import Logistic, half_square, quick, seeds, worst
@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 from torch import nn
 from torch.nn import functional as F
 
-import deeplinear as dl
+from conftest import generator
 
 
 def whitened(dataset):
@@ -53,7 +53,7 @@ def test_cor_modes():
 def test_thm_incremental(N, rho, theta):
     seen, starts = [], np.array([1e-2, 1e-4, 1e-6]) * (0.2 / 0.5 if N < 5 else 0.1)
     for s0 in starts:
-        def speed(t, s):
+        def speed(_, s):
             return N * s ** (2 - 2 / N) * (np.array([1, rho]) - s)
         reached = lambda t, s: s[0] - theta
         reached.terminal = True
@@ -102,6 +102,18 @@ def test_thm_descent_arrives(shape, N):
     assert (still.loss[1:] > (1 - lr * c**2 / B2) * still.loss[:-1]).all()
 
 
+@pytest.mark.parametrize("N, imbalance", [(2, 400.0), (3, 2000.0)])
+def test_thm_descent_arrives_asks_for_balance(N, imbalance):
+    one, B2 = torch.ones(1, 1).double(), 4 ** (2 / N)
+    layers = [0.9 * one / imbalance**0.5, *[one] * (N - 2), imbalance**0.5 * one]  # the margin is 0.9
+    assert abs(dl.end_to_end(layers).item() - 0.9) < 1e-12 and any(worst(D) > B2 / (4 * N**2) for D in dl.imbalance(layers))
+    run = dl.train(half_square(one), layers, dl.GD(B2 / (50 * N**2)), 3)
+    assert run.loss[1] > run.loss[0]  # the loss rises at the largest step that the theorem allows from balance
+    balanced = dl.balanced_init((1,) * (N + 1), generator(0), W=0.9 * one)
+    run = dl.train(half_square(one), balanced, dl.GD(B2 / (50 * N**2)), 3)
+    assert (run.loss[1:] < run.loss[:-1]).all()
+
+
 def balanced_start_table(loss, steps):
     d, rates = loss.shape[1], torch.logspace(-2.5, -0.5, 5).double()
     gains, found = (0.8, 1.6), {"gauss": [], "balanced": []}
@@ -148,6 +160,23 @@ def test_prop_imbalance(chi, seed, d):
     assert abs(chi) < 0.5 or d == 1 and size > 100 or worst(velocity + balanced) > 1e-6 * worst(G)
 
 
+@pytest.mark.parametrize("chi", [0.5, 3.0, 40.0])
+def test_prop_imbalance_rate(chi):
+    X = dl.normal(12, 3, generator=generator(4))
+    loss = dl.LpLoss(X, dl.normal(12, generator=generator(5)), 2)
+    mu, w = 2 * torch.linalg.eigvalsh(X.T @ X / 12)[0], dl.normal(1, 3, generator=generator(6))  # |grad|^2 >= 2 mu gap
+    a = ((chi + (chi**2 + 4 * w.square().sum()).sqrt()) / 2).sqrt().reshape(1, 1)
+    times, least = np.linspace(0.05, 3, 30) / (1 + chi), loss.value(dl.losses.minimiser(loss))
+    path = dl.flow.layers(loss, [w / a, a], times.tolist())
+    shares = (loss.value(path.end_to_end) - least) / (loss.value(w) - least) * torch.exp(2 * mu * chi * torch.from_numpy(times))
+    assert (shares < 1).all() and (shares.diff() < 0).all()
+    assert (shares * torch.exp(20 * mu * chi * torch.from_numpy(times)) > 1).any()  # control: eleven times the rate
+    for k in (0, 29):  # the law of a^2 along the flow, and no other
+        size = path.end_to_end[k].square().sum()
+        square = path.weights[1][k].item() ** 2
+        assert abs(square - (chi + (chi**2 + 4 * size).sqrt()) / 2) < 1e-8 * square and abs(square - size.sqrt()) > 1e-2
+
+
 @pytest.mark.parametrize("n, lam", [(2, -0.4), (3, 1.3), (4, 0.0)])
 def test_thm_relaxed_balance(n, lam):
     W, eye, loss = dl.normal(n, n, generator=generator(n)), torch.eye(n, dtype=torch.float64), Logistic(k=n, d=n, seed=n)
@@ -157,8 +186,8 @@ def test_thm_relaxed_balance(n, lam):
         return frame @ values.sqrt().diag() @ frame.T
 
     turn = torch.linalg.qr(dl.normal(n, n, generator=generator(30))).Q
-    U = square_root(lam / 2 * eye + square_root(W @ W.T + lam**2 / 4 * eye)) @ turn
-    for U, relaxed in ((U, True), (U @ torch.linspace(1, 1.5, n).double().diag(), False)):
+    end = square_root(lam / 2 * eye + square_root(W @ W.T + lam**2 / 4 * eye)) @ turn
+    for U, relaxed in ((end, True), (end @ torch.linspace(1, 1.5, n).double().diag(), False)):
         V = torch.linalg.solve(U, W)
         D = U.T @ U - V @ V.T
         assert (worst(D - lam * eye) < 1e-12) == relaxed

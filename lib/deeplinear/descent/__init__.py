@@ -11,12 +11,14 @@ import functools
 import math
 import numbers
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from .. import chain, data
+from ..annotations import Checkpoint, Differentiable, Number, Numbers, Optimizer, Report, Rule, Trainable, Valued
 from ..fingerprint import fingerprint
 from ..products import has_moments
 from .batch import Batch
@@ -25,7 +27,8 @@ from .records import Trajectory
 __all__ = ["Group", "Trajectory", "iterate", "logarithmic", "sharpness", "sweep", "train"]
 
 
-def iterate(loss, weights, lr, steps, weight_decay=0):
+def iterate(loss: Differentiable, weights: Sequence[Any], lr: Number, steps: int,
+            weight_decay: Number = 0) -> list[list[Any]]:
     """Plain gradient descent on the layers, in one line, for any arrays: the layers at steps 0, 1, ..., ``steps``.
 
     The reference for :func:`train`, and the form in which exact rationals and symbols run through the same code.
@@ -38,20 +41,20 @@ def iterate(loss, weights, lr, steps, weight_decay=0):
     return run
 
 
-def sharpness(loss, weights):
+def sharpness(loss: Valued, weights: Sequence[Numbers]) -> float:
     """The largest eigenvalue of the Hessian of the network's loss in all its layers, a float.
 
     By automatic differentiation, for networks small enough to hold the Hessian. ``weights``: one network, no batch.
     """
-    weights = [data.tensor(W) for W in weights]
-    shapes, sizes = [W.shape for W in weights], [W.numel() for W in weights]
+    layers = [data.tensor(W) for W in weights]
+    shapes, sizes = [W.shape for W in layers], [W.numel() for W in layers]
 
     def value(flat):
-        layers = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes)]
-        return loss.value(chain.end_to_end(layers))
+        parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes)]
+        return loss.value(chain.end_to_end(parts))
 
     with torch.inference_mode(False):  # under which every derivative would be 0
-        flat = torch.cat([W.detach().flatten() for W in weights])
+        flat = torch.cat([W.detach().flatten() for W in layers])
         return torch.linalg.eigvalsh(torch.autograd.functional.hessian(value, flat))[-1].item()
 
 
@@ -69,14 +72,16 @@ class Group:
     moves that by the end-to-end rule of the same depth (:prf:ref:`thm-end-to-end`).
     """
 
-    loss: object
-    weights: list | Trajectory
-    optimizer: object
-    rule: str = "layers"
+    loss: Trainable
+    weights: Sequence[Any] | Trajectory
+    optimizer: Optimizer
+    rule: Rule = "layers"
 
 
-def train(loss, weights, optimizer, steps, record_every=1, rule="layers", keep_weights=False, batch_size=None,
-          generator=None, report=None, time_limit=None):
+def train(loss: Trainable, weights: Sequence[Any] | Trajectory, optimizer: Optimizer, steps: int,
+          record_every: int | Sequence[int] = 1, rule: Rule = "layers", keep_weights: bool = False,
+          batch_size: int | None = None, generator: torch.Generator | None = None, report: Report | None = None,
+          time_limit: float | None = None) -> Trajectory:
     """Train layers, or the end-to-end matrix by the end-to-end rule of the same depth, from the same start.
 
     ``loss``: an object with ``value_and_gradient(W)``. ``weights``, ``optimizer``, ``rule``: as in :class:`Group`.
@@ -87,16 +92,19 @@ def train(loss, weights, optimizer, steps, record_every=1, rule="layers", keep_w
     """
     rows = None
     if batch_size is not None:
-        if not 1 <= batch_size <= len(loss.X):
-            raise ValueError(f"batch_size is {batch_size!r}; expected 1 to {len(loss.X)}")
-        rows = lambda: torch.randperm(len(loss.X), generator=generator)[:batch_size]
+        count = len(loss.X)  # type: ignore[attr-defined]  # minibatches want a loss with rows
+        if not 1 <= batch_size <= count:
+            raise ValueError(f"batch_size is {batch_size!r}; expected 1 to {count}")
+        rows = lambda: torch.randperm(count, generator=generator)[:batch_size]
     group = Group(loss, weights, optimizer, rule)
     return sweep([group], steps, record_every, keep_weights=keep_weights, rows=rows, report=report,
                  time_limit=time_limit)[0]
 
 
 @torch.no_grad()
-def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoint=None, report=None, time_limit=None):
+def sweep(groups: Sequence[Group], steps: int, record_every: int | Sequence[int] = 1, keep_weights: bool = False,
+          rows: Callable[[], torch.Tensor] | None = None, checkpoint: Checkpoint | None = None,
+          report: Report | None = None, time_limit: float | None = None) -> list[Trajectory]:
     """Train many configurations at once; groups with the same loss object share its two products with the data.
 
     ``groups``: a list of :class:`Group`. ``record_every``: as in :func:`train`, or the increasing steps to record
@@ -136,7 +144,7 @@ def sweep(groups, steps, record_every=1, keep_weights=False, rows=None, checkpoi
     return [found[id(group)] for group in groups]
 
 
-def logarithmic(steps, points):
+def logarithmic(steps: int, points: int) -> list[int]:
     """At most ``points`` steps from 0 to ``steps``, close to evenly spaced on a logarithmic axis, both ends among them."""
     _check_count("steps", steps, 1)
     _check_count("points", points, 3)

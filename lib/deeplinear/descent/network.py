@@ -56,9 +56,8 @@ class Network:
             raise ValueError(f"the trajectory is one of {before.optimizer} on {before.rule!r}; expected the same to go on, "
                              f"not {kind} on {self.rule!r} (its weights alone start another)")
         for i, S in enumerate(before.tensors):
-            if self._is_turned(i, S):
-                S = S @ self.basis
-            self.state[i] = S.expand(self.shape + S.shape[-2:]).reshape(-1, *S.shape[-2:]).clone()
+            turned = S @ self.basis if self._is_turned(i, S) else S
+            self.state[i] = turned.expand(self.shape + S.shape[-2:]).reshape(-1, *S.shape[-2:]).clone()
 
     def optimizer_state(self):
         """The state of the optimiser in the coordinates of the data."""

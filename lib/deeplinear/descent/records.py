@@ -16,7 +16,7 @@ class State:
     optimizer: str
     rule: str
     depth: int
-    tensors: list
+    tensors: list[torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,25 +32,25 @@ class Trajectory:
 
     steps: torch.Tensor
     loss: torch.Tensor
-    weights: list
+    weights: list[torch.Tensor]
     diverged_at: torch.Tensor
-    history: list | None = None
+    history: list[torch.Tensor] | None = None
     state: State | None = None
 
-    def steps_to(self, level):
+    def steps_to(self, level: float) -> torch.Tensor:
         """The first recorded step at which the loss is at most ``level``, shape (...); infinity where it never is."""
         reached = self.loss <= level
         first = self.steps.to(self.loss.device).double()[reached.to(torch.uint8).argmax(0)]
         return torch.where(reached.any(0), first, torch.inf)
 
-    def padded_loss(self, records):
+    def padded_loss(self, records: int) -> torch.Tensor:
         """The loss with NaN for the records after the last run had gone, (records, ...), on the CPU."""
         full = self.loss.new_full((records, *self.loss.shape[1:]), torch.nan, device="cpu")
         full[:len(self.loss)] = self.loss.cpu()
         return full
 
     @property
-    def end_to_end(self):
+    def end_to_end(self) -> torch.Tensor:
         """The end-to-end matrix at each recorded step, ``(T, ..., k, d)``; needs ``keep_weights=True``."""
         if self.history is None:
             raise ValueError("history is None; expected a run trained with keep_weights=True")

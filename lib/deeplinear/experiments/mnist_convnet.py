@@ -80,9 +80,10 @@ def run_job(config, job, device, checkpoint=None, report=None):
     runs, validation = [], []
     for i, rate in enumerate(model.rates):
         net = convnet.build(model.variant, chain.seeded(job["seed"]), model.std, **NETS[model.net]).to(device)
-        look = report and (lambda step: report((i + step / config.steps) / len(model.rates)))
+        look = report and (lambda step, i=i: report((i + step / config.steps) / len(model.rates)))
         run = convnet.train(net, X[kept], y[kept], rate * (1 - model.momentum), config.steps, config.batch, model.momentum,
-                            penalise_new=model.penalise_new, order=config.order, seed=job["seed"], report=look)
+                            penalise="both" if model.penalise_new else "old", order=config.order, seed=job["seed"],
+                            report=look)
         runs.append(run)
         validation.append(convnet.evaluate(net, X[held], y[held]) if run.diverged_at < 0 else (float("nan"),) * 2)
     records = -(-config.steps // 20)

@@ -38,8 +38,8 @@ class Config:
 
 
 SCALES = {
-    "quick": Config(dataset="diabetes", models=(("gd", 1, "near-zero"), ("gd", 4, "identity"), ("adam-tensorflow1", 2, "near-zero")),
-                    rates=(1e-3, 1e-2, 1e-1), seeds=(0, 1), std=0.1, steps=300, points=21),
+    "quick": Config(dataset="diabetes", rates=(1e-3, 1e-2, 1e-1), seeds=(0, 1), std=0.1, steps=300, points=21,
+                    models=(("gd", 1, "near-zero"), ("gd", 4, "identity"), ("adam-tensorflow1", 2, "near-zero"))),
     "full": Config(),
 }
 

@@ -78,7 +78,7 @@ def run_job(config, job, device, checkpoint=None, report=None):
         gradients = torch.autograd.grad(loss, list(net.parameters()))
         with torch.no_grad():
             for W, G in zip(net.parameters(), gradients):
-                W -= job["rate"] * G
+                W.sub_(job["rate"] * G)
     squares, losses = map(torch.stack, zip(*rows))
     return {"at": torch.tensor(at).numpy(), "squares": squares.cpu().numpy(), "loss": losses.cpu().numpy()}
 

@@ -6,9 +6,11 @@ import itertools
 import numpy as np
 import sympy as sp
 import torch
-from flint import fmpq
+from flint import fmpq, fmpz_mat
 
 from .. import data, exact
+from ..annotations import Number, Numbers, Smooth
+from ..losses import LpLoss, Polynomial
 from .derivatives import check_depth
 
 
@@ -17,9 +19,9 @@ class Potential:
     """A function with the gradient F: ``expression`` in the SymPy ``symbols``; call it on ``W`` of shape (..., k, d)."""
 
     expression: sp.Expr
-    symbols: tuple
+    symbols: tuple[sp.Symbol, ...]
 
-    def __call__(self, W):
+    def __call__(self, W: Numbers) -> torch.Tensor:
         W = data.tensor(W)
         if not W.is_floating_point() or W.shape[-2:].numel() != len(self.symbols):
             raise ValueError(f"W is {W.dtype} of shape {tuple(W.shape)}; expected floating-point numbers, "
@@ -30,20 +32,34 @@ class Potential:
 
 
 @dataclasses.dataclass(frozen=True)
+class SpectralPotential:
+    """The sum of ``expression``, in the SymPy ``symbol``, over the singular values of ``W``, of shape (..., k, d)."""
+
+    expression: sp.Expr
+    symbol: sp.Symbol
+
+    def __call__(self, W: Numbers) -> torch.Tensor:
+        values = torch.linalg.svdvals(data.tensor(W))
+        terms = sp.lambdify(self.symbol, self.expression, "numpy")(values.numpy())
+        return torch.as_tensor(np.broadcast_to(terms, values.shape).copy(), dtype=values.dtype).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Decision:
-    """``gradient``: True, False, or None where no theorem of the book decides; ``reason``; ``potential`` or None."""
+    """``gradient``: True or False; ``reason``; where it is True, the ``potential``."""
 
-    gradient: bool | None
+    gradient: bool
     reason: str
-    potential: Potential | None = None
+    potential: Potential | SpectralPotential | None = None
 
 
-def is_gradient(loss, depth):
+def is_gradient(loss: LpLoss | Polynomial, depth: Number) -> Decision:
     """Whether ``F_N`` is a gradient near 0, for a polynomial loss: a :class:`Decision` with reason and potential.
 
     Exact: the loss is taken with its coefficients as rational numbers (a float is the number it stands for, so data
-    whitened in floating point are not whitened). One output: always decided. Several outputs: decided where depth is 1
-    or ``grad L(0) != 0``. :prf:ref:`cor-polynomial`, :prf:ref:`prop-exceptions`, :prf:ref:`thm-matrices`.
+    whitened in floating point are not whitened). One output, at a depth below 1: near 0 means without 0 itself. At most
+    one output or input: the answer is the same on every open set. Several: it is for balls around 0, and on some other
+    open sets more losses pass. :prf:ref:`cor-polynomial`, :prf:ref:`prop-exceptions`, :prf:ref:`thm-spectral`.
     """
     N = check_depth(depth, loss)
     k, d = loss.shape
@@ -54,27 +70,36 @@ def is_gradient(loss, depth):
     elif min(k, d) > 1:
         if any(exact.gradient_at_zero(loss)):
             return Decision(False, "two or more outputs and inputs, and grad L(0) is not 0")
-        return Decision(None, "two or more outputs and inputs with grad L(0) = 0: no theorem of the book decides")
+        for degree in range(2, exact.degree(loss) + 1):
+            if (direction := _not_spectral(loss, degree)) is not None:
+                wanted = "0" if degree % 2 else f"a multiple of tr (W W^T)^{degree // 2}"
+                return Decision(False, f"the part of degree {degree} is not {wanted}: see the direction {direction}")
+        return Decision(True, "the loss is a sum of one function over the singular values", _spectral_potential(loss, N))
     else:
+        free = ""
         for degree in range(1, exact.degree(loss) + 1):
-            direction = None if degree == 2 / N else _not_radial(loss, degree)
-            if direction is not None:
+            direction = _not_radial(loss, degree)
+            if direction is not None and degree == 2 / N:
+                free = f" plus a part of degree {degree} = 2/N"
+            elif direction is not None:
                 wanted = "0, and odd parts are never radial" if degree % 2 else f"a multiple of |W|^{degree}"
                 return Decision(False, f"the part of degree {degree} is not {wanted}: see the direction {direction}")
-        linear = N == 2 and any(exact.gradient_at_zero(loss))
-        reason = "depth 2 and a loss that is linear plus radial" if linear else "the loss is radial"
+        reason = "depth 2 and a loss that is linear plus radial" if free and N == 2 else f"the loss is radial{free}"
     return Decision(True, reason, _potential(loss, N))
 
 
-def potential(loss, depth):
-    """The :class:`Potential` of ``F_N``, zero at 0. Raises ``ValueError`` with the reason where there is none."""
+def potential(loss: LpLoss | Polynomial, depth: Number) -> Potential | SpectralPotential:
+    """The :class:`Potential` of ``F_N`` (several outputs: :class:`SpectralPotential`), zero at 0 from depth 1 on.
+
+    Raises ``ValueError`` with the reason where there is none.
+    """
     decision = is_gradient(loss, depth)
     if decision.potential is None:
-        raise ValueError(f"F has no potential: {decision.reason}" if decision.gradient is False else decision.reason)
+        raise ValueError(f"F has no potential: {decision.reason}")
     return decision.potential
 
 
-def obstruction(loss, W):
+def obstruction(loss: Smooth, W: Numbers) -> torch.Tensor:
     """The volume spanned by ``w/|w|``, the gradient and ``H w/|w|``: where it is not 0, no learning rate that depends
     on ``w`` makes the end-to-end field of any depth above 1 a gradient.
 
@@ -103,17 +128,52 @@ def _potential(loss, N):
     total = sp.Integer(0)
     for degree in range(1, exact.degree(loss) + 1):
         if degree == 2 / N and size > 1:
-            linear = (exact.rational(c) * x for c, x in zip(exact.gradient_at_zero(loss), w))
-            total += r ** (2 - 2 / depth) * sum(linear)
+            total += r ** (2 - 2 / depth) * _part_in(loss, degree, w)
         else:
-            c = exact.rational(exact.part(loss, degree, [1] + [0] * (size - 1)))
-            power = w[0]**degree if size == 1 else r**degree
-            total += c * depth * degree / (degree + 2 - 2 / depth) * r ** (2 - 2 / depth) * power
+            c, exponent = exact.rational(exact.part(loss, degree, [1] + [0] * (size - 1))), degree + 2 - 2 / depth
+            power = w[0] ** degree if size == 1 else r**degree
+            if exponent == 0:  # below depth 1 the integral of 1/r
+                total += c * depth * degree * sp.log(r) * power / r**degree
+            else:
+                total += c * depth * degree / exponent * r ** (2 - 2 / depth) * power
     return Potential(total, w)
 
 
+def _part_in(loss, degree, w):
+    """The homogeneous part of this degree as a SymPy expression in the symbols ``w``."""
+    if degree == 1:
+        return sum(exact.rational(c) * x for c, x in zip(exact.gradient_at_zero(loss), w))
+    terms = sp.Poly(exact.to_sympy(loss, w), *w).terms()
+    return sum(c * sp.prod(x**e for x, e in zip(w, key)) for key, c in terms if sum(key) == degree)
+
+
+def _spectral_potential(loss, N):
+    s, corner = sp.Symbol("s", positive=True), [1] + [0] * (loss.shape[0] * loss.shape[1] - 1)
+    depth = sp.Integer(int(N.p))
+    return SpectralPotential(sum((
+        exact.rational(exact.part(loss, degree, corner)) * depth * degree * s ** (degree + 2 - 2 / depth)
+        / (degree + 2 - 2 / depth) for degree in range(2, exact.degree(loss) + 1, 2)), sp.Integer(0)), s)
+
+
 def _not_radial(loss, degree):
-    """None if the homogeneous part of this degree is a multiple of ``|W|^degree``, else a direction that shows it.
+    """None if the homogeneous part of this degree is a multiple of ``|W|^degree``, else a direction that shows it."""
+    return _not_multiple(loss, degree, lambda v: sum(x * x for x in v) ** (degree // 2))
+
+
+def _not_spectral(loss, degree):
+    """None if this part is a multiple of ``tr (W W^T)^(degree / 2)``, else a direction that shows it."""
+    k, d = loss.shape
+
+    def trace(v):
+        W = fmpz_mat(k, d, v)
+        power = (W * W.transpose()) ** (degree // 2)
+        return sum(int(power[i, i]) for i in range(k))
+
+    return _not_multiple(loss, degree, trace)
+
+
+def _not_multiple(loss, degree, form):
+    """A direction where a homogeneous part is no multiple of ``form`` (1 at the first axis), of even degree; or None.
 
     A homogeneous polynomial is 0 if it vanishes at all points with non-negative integer coordinates of sum ``degree``.
     """
@@ -121,6 +181,6 @@ def _not_radial(loss, degree):
     expected = exact.part(loss, degree, [1] + [0] * (size - 1)) if degree % 2 == 0 else fmpq(0)
     for chosen in itertools.combinations_with_replacement(range(size), degree):
         v = [chosen.count(i) for i in range(size)]
-        if exact.part(loss, degree, v) != expected * fmpq(sum(x * x for x in v)) ** (degree // 2):
+        if exact.part(loss, degree, v) != expected * form(v):
             return tuple(v)
     return None

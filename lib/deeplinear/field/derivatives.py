@@ -3,15 +3,21 @@
 import torch
 
 from .. import data, exact, preconditioner
+from ..annotations import Number, Numbers, Shaped, Smooth
 
 
-def vector_field(loss, W, depth):
-    """``F_N(W)``: shape ``(..., k, d)`` like ``W``. :prf:ref:`def-field`, :prf:ref:`cor-single-output`."""
-    W = data.tensor(W)
-    return field_at(loss.gradient(W), W, float(check_depth(depth, loss)))
+def vector_field(loss: Shaped, W: Numbers, depth: Number) -> torch.Tensor:
+    """``F_N(W)``: shape ``(..., k, d)`` like ``W``, not 0 for a depth below 1, where the field has no value at 0.
+
+    :prf:ref:`def-field`, :prf:ref:`cor-single-output`.
+    """
+    W, N = data.tensor(W), float(check_depth(depth, loss))
+    if N < 1 and (torch.linalg.matrix_norm(W) == 0).any():
+        raise ValueError(f"W is 0 and depth is {depth!r}; expected W != 0 for a depth below 1")
+    return field_at(loss.gradient(W), W, N)
 
 
-def curl(loss, W, depth):
+def curl(loss: Smooth, W: Numbers, depth: Number) -> torch.Tensor:
     r"""The antisymmetric matrix :math:`\partial_j F_i - \partial_i F_j` at ``W``, exact up to rounding.
 
     ``W``: shape ``(..., k, d)`` of full rank; ``loss`` twice differentiable, with ``hessian_product``. Returns shape
@@ -86,8 +92,8 @@ def _derivative(W, G, E, HE, N):
 def check_depth(depth, loss):
     """The depth as an exact number; ``ValueError`` where there is no field of that depth."""
     N = None if isinstance(depth, bool) else exact.number(depth, "depth")
-    if N is None or N < 1:
-        raise ValueError(f"depth is {depth!r}; expected a number >= 1")
+    if N is None or N <= 0:
+        raise ValueError(f"depth is {depth!r}; expected a number > 0")
     if min(loss.shape) > 1 and N.q != 1:
         raise ValueError(f"depth is {depth!r}; expected an integer >= 1 for several outputs")
     return N

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import sympy as sp
 import torch
 from flint import acb, arb
 
 from .. import exact
+from ..annotations import Directions, Method, Number, Shaped
+from ..losses import LpLoss, Polynomial
 from .curves import angle_of, axes, check_curve, device_of, quadrature, unit
 from .derivatives import field_at
 
@@ -16,7 +19,7 @@ class Enclosure(arb):
     """A real number known to lie in a ball: an ``arb`` whose text says when the ball does not decide the sign."""
 
     @property
-    def decided(self):
+    def decided(self) -> bool:
         """True if 0 is not in the ball, so that the number is certainly not 0."""
         return not self.contains(0)
 
@@ -30,11 +33,12 @@ class Enclosure(arb):
 class Derivation:
     """The contour of a constant gradient, piece by piece: ``{piece: (integrand, its integral)}``, and the ``total``."""
 
-    pieces: dict
+    pieces: dict[str, tuple[sp.Expr, sp.Expr]]
     total: sp.Expr
 
 
-def line_integral(loss, depth, r, R, method="closed-form", directions=None, bits=64):
+def line_integral(loss: Shaped, depth: Number, r: Number, R: Number, method: Method = "closed-form",
+                  directions: Directions = None, bits: int = 64) -> float | Enclosure:
     """The integral of ``F_N`` around a closed curve in the space of one output; not 0 means: F is not a gradient.
 
     The curve runs inwards along ``u0`` from radius ``R`` to ``r``, along an arc to ``u1``, outwards to ``R`` and back
@@ -45,23 +49,25 @@ def line_integral(loss, depth, r, R, method="closed-form", directions=None, bits
     definition of the field, a float), ``"certified"`` (polynomial losses, the definition of the field on the four
     pieces in ball arithmetic of ``bits`` bits, an :class:`Enclosure`).
 
-    Raises ``ValueError`` unless ``0 < r < R``, d >= 2 and one output, for a depth below 1, directions that span no
-    plane, or default directions where ``grad L(0) = 0``. :prf:ref:`lem-contour`, :prf:ref:`thm-polar`.
+    Raises ``ValueError`` unless ``0 < r < R``, d >= 2 and one output, for a depth that is not positive, directions that span
+    no plane, or default directions where ``grad L(0) = 0``. :prf:ref:`lem-contour`, :prf:ref:`thm-polar`.
     """
     N, r, R = check_curve(loss, depth, r, R, method)
     first, second, u0 = axes(loss, directions)
     if method == "quadrature":
         return _by_quadrature(loss, N, r, R, first, second, u0)
+    polynomial: Any = loss  # check_curve has seen that it is one
     with exact.precision(bits):
         basis, turn = [unit(first), unit(second)], angle_of(u0, first, second)
         if method == "certified":
-            return Enclosure(_in_balls(exact.restrict(loss, basis), N, r, R, turn))
+            return Enclosure(_in_balls(exact.restrict(polynomial, basis), N, r, R, turn))
         end = [a * turn.cos() + b * turn.sin() for a, b in zip(*basis)]
-        here, there = (exact.restrict(loss, [u]) for u in (basis[0], end))
+        here, there = (exact.restrict(polynomial, [u]) for u in (basis[0], end))
         return float(_by_algebra({k: here[k] - there[k] for k in here}, N, r, R))
 
 
-def green(loss, depth, r, R, directions=None, bits=53):
+def green(loss: LpLoss | Polynomial, depth: Number, r: Number, R: Number, directions: Directions = None,
+          bits: int = 53) -> Enclosure:
     """The integral of the curl over the region inside the same curve, an :class:`Enclosure`; Green: it must overlap.
 
     Arguments and errors as for :func:`line_integral`. :prf:ref:`lem-curl`.
@@ -87,7 +93,7 @@ def green(loss, depth, r, R, directions=None, bits=53):
         return Enclosure(acb.integral(slice_, arb(r), arb(R)).real)
 
 
-def symbolic(depth=None):
+def symbolic(depth: Number | None = None) -> Derivation:
     """The integral around the paper's curve for a constant gradient ``kappa e``, derived by SymPy from the definition.
 
     ``depth``: a number, or None for the symbol N. Symbols ``r``, ``R``, ``kappa``, ``N`` are positive. Returns a
@@ -174,5 +180,6 @@ def _by_algebra(D, N, r, R):
     for (k,), coefficient in D.items():
         power = k + 2 - 2 / N
         if k:
-            total += coefficient * arb((k - 2 / N) / power) * (arb(R) ** arb(power) - arb(r) ** arb(power))
+            stretch = (arb(R) ** arb(power) - arb(r) ** arb(power)) / arb(power) if power else arb(R / r).log()
+            total += coefficient * arb(k - 2 / N) * stretch
     return arb(N - 1) * total

@@ -1,16 +1,19 @@
 """Closed line integrals in the space of matrices, in the same three ways."""
 
 import math
+from typing import Any
 
 import torch
 from flint import acb, arb, fmpq
 
 from .. import exact, preconditioner
+from ..annotations import Method, Number, Shaped
 from .curves import check_curve, device_of, quadrature
 from .line_integrals import Enclosure
 
 
-def matrix_line_integral(loss, depth, r, R, sigma=0.5, angle=1, method="closed-form", bits=64):
+def matrix_line_integral(loss: Shaped, depth: int, r: Number, R: Number, sigma: Number = 0.5, angle: Number = 1,
+                         method: Method = "closed-form", bits: int = 64) -> float | Enclosure:
     """The integral of F around a closed curve of matrices, for ``min(k, d) >= 2``.
 
     The curve is ``Q(phi) diag(s, sigma)`` in the first two rows and columns, Q a rotation: outwards in s from ``r`` to
@@ -23,9 +26,10 @@ def matrix_line_integral(loss, depth, r, R, sigma=0.5, angle=1, method="closed-f
         raise ValueError(f"sigma is {sigma}; expected a positive number")
     if method == "quadrature":
         return _matrix_by_quadrature(loss, N, r, R, sigma, angle)
+    polynomial: Any = loss  # check_curve has seen that it is one
     k, d = loss.shape
     with exact.precision(bits):
-        block = exact.restrict(loss, [[arb(int((a, b) == (i, j))) for a in range(k) for b in range(d)]
+        block = exact.restrict(polynomial, [[arb(int((a, b) == (i, j))) for a in range(k) for b in range(d)]
                                  for i in (0, 1) for j in (0, 1)])
         if method == "certified":
             return Enclosure(_matrix_in_balls(block, N, r, R, sigma, angle))

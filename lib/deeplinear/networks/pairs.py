@@ -1,7 +1,6 @@
 """From solutions to laws: which parameter entries each law sums, and which units have laws together."""
 
 import collections
-import math
 
 import torch
 

@@ -1,16 +1,21 @@
 """Curves over an axis."""
 
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from .figure import COLOURS, DASHES, MARKERS, panels_of, styled
+from .figure import COLOURS, DASHES, MARKERS, Figure, panels_of, styled
 
 MOST_POINTS = 160
 
 
 @styled
-def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slopes=None, markers=False, height=3.0,
-          share=False, dots=(), equal=False):
+def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration", y: str = "loss above its minimum",
+          scale: Literal["loglog", "semilogy", "semilogx", "linear"] = "loglog",
+          slopes: Mapping[str, float] | None = None, markers: bool = False, height: float = 3.0, share: bool = False,
+          dots: Collection[str] | Mapping[str, str] = (), equal: bool = False) -> Figure:
     """Curves in one panel or several side by side.
 
     ``panels``: ``{title: {label: (x values, y values)}}``; a label has the same colour and dashes in every panel. Two more
@@ -29,13 +34,13 @@ def lines(panels, x="iteration", y="loss above its minimum", scale="loglog", slo
         raise ValueError(f"dots take the colours of {sorted(set(dots.values()) - set(own))}; expected labels of curves: {own}")
     figure, axes = panels_of(len(panels), height, share)
     for ax, (title, curves) in zip(axes, panels.items()):
-        for label, (xs, ys, *band) in curves.items():
+        for label, (across, up, *band) in curves.items():
             like = dots[label] if isinstance(dots, dict) and label in dots else label
             style, logarithmic = own.index(like), scale in ("loglog", "semilogx")
             if band:
-                edges = [thin(xs, edge, logarithmic) for edge in band]
+                edges = [thin(across, edge, logarithmic) for edge in band]
                 ax.fill_between(edges[0][0], edges[0][1], edges[1][1], color=COLOURS[style], alpha=0.2, linewidth=0)
-            xs, ys = thin(xs, ys, logarithmic)
+            xs, ys = thin(across, up, logarithmic)
             ax.plot(xs, ys, color=COLOURS[style], linestyle="" if label in dots else DASHES[style], label=label,
                     marker=MARKERS[style] if markers or label in dots else None, markersize=5)
             if slopes and label in slopes:

@@ -2,6 +2,8 @@
 
 import functools
 import io
+from collections.abc import Callable
+from typing import ParamSpec
 
 import matplotlib
 from matplotlib.figure import Figure as _Figure
@@ -20,12 +22,13 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555", "#e69f00", "#5
 DASHES = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.2, 1.2)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)),
           (0, (1, 2.5)), (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+Given = ParamSpec("Given")
 
 
 class Figure(_Figure):
     """A Matplotlib figure that displays as SVG in a notebook; ``svg()`` is its text."""
 
-    def svg(self):
+    def svg(self) -> str:
         buffer = io.StringIO()
         with matplotlib.rc_context(STYLE):
             self.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -39,10 +42,10 @@ class Figure(_Figure):
         return f"<Figure with {len(self.axes)} panel(s)>"
 
 
-def styled(draw):
+def styled(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
     """The function, drawing in the book's style."""
     @functools.wraps(draw)
-    def in_style(*arguments, **options):
+    def in_style(*arguments: Given.args, **options: Given.kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
             return draw(*arguments, **options)
     return in_style

@@ -1,16 +1,19 @@
 """Pictures of the plane of two weights: the preconditioner, the field, the paths to a minimum."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Ellipse
 
 from .. import field, flow, losses
-from .figure import COLOURS, DASHES, panels_of, styled, without_axes
+from .figure import COLOURS, DASHES, Figure, panels_of, styled, without_axes
 
 
 @styled
-def ellipses(depths=(1, 2, 4), radii=(0.45, 0.8, 1.15), directions=8):
+def ellipses(depths: Sequence[float] = (1, 2, 4), radii: Sequence[float] = (0.45, 0.8, 1.15),
+             directions: int = 8) -> Figure:
     """The preconditioner of a single output in the plane: at each point the image of the unit circle, over the depth.
 
     One panel for each depth; points at ``radii`` in evenly spaced ``directions``. :prf:ref:`cor-single-output`.
@@ -30,7 +33,8 @@ def ellipses(depths=(1, 2, 4), radii=(0.45, 0.8, 1.15), directions=8):
 
 
 @styled
-def curls(loss, depths=(1, 2, 3, 5), r=0.5, R=1.0):
+def curls(loss: losses.LpLoss | losses.Polynomial, depths: Sequence[float] = (1, 2, 3, 5), r: float = 0.5,
+          R: float = 1.0) -> Figure:
     """The end-to-end field of a loss of two weights: arrows, its curl as shade, and the paper's curve with its integral.
 
     One panel for each depth; orange where the field turns counter-clockwise, blue where clockwise, on one scale for all
@@ -66,7 +70,7 @@ def curls(loss, depths=(1, 2, 3, 5), r=0.5, R=1.0):
 
 
 @styled
-def cover():
+def cover() -> Figure:
     """The idea of the book in one picture: two paths to one minimum, and what each makes of a circle of gradients."""
     loss = losses.LpLoss(torch.eye(2, dtype=torch.float64), [1.6, 0.8], p=4)
     start = torch.tensor([[0.12, 0.28]], dtype=torch.float64)

@@ -1,16 +1,21 @@
 """Tables as coloured maps."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 
+from ..annotations import Numbers
 from .figure import COLOURS, STYLE, Figure, styled, without_axes
 
 HALF_UP = 1 + 1e-9  # 1/8 takes the upper of two roundings, and 1 is no orange, on every machine
 
 
 @styled
-def factors(panels, columns, rows, x, y, over):
+def factors(panels: Mapping[str, Numbers], columns: Sequence[object], rows: Sequence[object], x: str, y: str,
+            over: str) -> Figure:
     """Tables of factors as coloured maps: blue above 1, orange below 1, the number in every cell.
 
     ``panels``: ``{title: array (rows, columns)}``; infinity is drawn as ``>``, zero as ``<`` and NaN as a dash.
@@ -20,9 +25,9 @@ def factors(panels, columns, rows, x, y, over):
     lines_ = -(-len(panels) // 3)
     figure = Figure(figsize=(7.0, 2.35 * lines_ + 0.55), layout="constrained")
     axes = figure.subplots(lines_, min(3, len(panels)), squeeze=False, sharex=True, sharey=True)
-    for ax, (name, values) in zip(axes.flat, panels.items()):
-        values = np.asarray(values, dtype=float) * HALF_UP
-        strength = np.clip(np.log2(np.clip(np.nan_to_num(values, nan=1.0), 1e-9, 1e9)) / 5, -1, 1)
+    for ax, (name, given) in zip(axes.flat, panels.items()):
+        values = np.asarray(given, dtype=float) * HALF_UP
+        strength: Any = np.clip(np.log2(np.clip(np.nan_to_num(values, nan=1.0), 1e-9, 1e9)) / 5, -1, 1)
         corners, colours = [], []
         for i, j in np.ndindex(values.shape):
             corners.append([(j, i), (j + 1, i), (j + 1, i + 1), (j, i + 1)])
