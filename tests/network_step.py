@@ -36,7 +36,7 @@ def prepared(net, scale=1.0, seed=0):
 
 def step(net, laws, example, rate=1e-3, seed=0, more=None):
     """What is not ``value + rate^2 change`` after a step of gradient descent, and how much the values change, both at most
-    and relative to the law's terms. ``more()``: tensors that the loss uses beside the outputs."""
+    and relative to the law's terms; NaN where gradients are. ``more()``: tensors that the loss uses beside the outputs."""
     random = dl.seeded(seed)
     net.zero_grad()
     outputs = _tensors([net(*_arguments(example)), more() if more else []])
@@ -46,7 +46,7 @@ def step(net, laws, example, rate=1e-3, seed=0, more=None):
     parameters = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    rate = rate / max(1e-300, *(parameter.grad.abs().max().item() for parameter in parameters.values()))
+    rate = rate / max(1e-100, *(parameter.grad.abs().max().item() for parameter in parameters.values()))
     before, change = [law.value() for law in laws], [law.change() for law in laws]
     sizes = [sum(term.rows(parameters[term.name].detach()).square().sum() for term in law.terms) for law in laws]
     with torch.no_grad():

@@ -7,7 +7,6 @@ the number 0. Every solution is a symmetry, and so a conservation law.
 
 import collections
 import dataclasses
-import itertools
 import math
 import statistics
 from fractions import Fraction

@@ -83,8 +83,9 @@ def tensors(value):
 
 def twin(net):
     """A copy of the network in float64 on the CPU, without hooks."""
-    kept = {id(tensor): tensor.detach().clone() for module in net.modules() for value in module.__dict__.values()
-            for tensor in tensors(value) if not tensor.is_leaf}  # which deepcopy cannot copy
+    kept = {id(tensor): _double(tensor) for module in net.modules() for name, value in vars(module).items()
+            if name not in ("_parameters", "_modules") for tensor in tensors(value)
+            if not isinstance(tensor, nn.Parameter)}  # deepcopy copies no tensor with a history
     double = copy.deepcopy(net, kept).to("cpu", torch.float64)
     for module in double.modules():
         for hooks in HOOKS:

@@ -9,7 +9,8 @@ from . import graph
 
 SCALES = (0.1, 1.0, 10.0)
 DRAWS = 2
-NUDGE, STEADY = 1e-12, 1e-6  # a trial tells where a nudge changes gradients by less: elsewhere they are rounding
+NUDGE, STEADY = 1e-12, 1e-6  # a trial tells where a nudge changes gradients by less: elsewhere they are rounding,
+FAINT = 1e-10  # and where they are so much smaller than others
 ALLOWED = 1e-5  # of the size that a law's terms could have; rounding gives 1e-13, behind a norm of equal tokens 1e-6
 
 
@@ -28,9 +29,10 @@ def worst(laws, double, args, kwargs):
                     for name, value in point.items()}
             nudged = _gradients(double, inputs, near, trial)
         apart = {name: nudged[name] - gradient for name, gradient in gradients.items()}
+        most = max((value.norm() * gradients[name].norm() for name, value in point.items()), default=0.0)
         for k, law in enumerate(laws):
             residual, size = law.defect(point, gradients)
-            if torch.isfinite(size) and law.defect(point, apart)[1] < STEADY * size:
+            if torch.isfinite(size) and size > FAINT * most and law.defect(point, apart)[1] < STEADY * size:
                 found[k] = max(residual.item() / size.item(), 0 if found[k] != found[k] else found[k])
     return found
 

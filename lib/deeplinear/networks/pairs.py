@@ -1,7 +1,6 @@
 """From solutions to laws: which parameter entries each law sums, and which units have laws together."""
 
 import collections
-import math
 
 import torch
 
@@ -14,9 +13,6 @@ def find(reader):
     solution = reader.degrees.solve()
     places = _places(reader, solution.classes)
     bent, digest = reader.degrees.bent(solution.joined), _digests(reader, solution.classes)
-    for leaf in reader.leaves.values():  # two sides of one matrix on one axis are no sum of Gram matrices
-        plus, minus = (digest[solution.classes[part]] for part in (leaf.plus, leaf.minus))
-        bent |= set(solution.classes[leaf.plus][(plus == minus) & (plus != 0)].tolist())
     groups, order = {}, {name: k for k, name in enumerate(reader.parameters)}
     for free in solution.free:
         unit = dict(sorted(_unit(free, places).items(), key=lambda part: (order[part[0][0]], -part[0][1])))
@@ -130,7 +126,14 @@ def _part(entries, shape):
 
 
 def _parallel(units):
-    """Whether entries of all units lie alike: those of one are those of another, moved."""
+    """Whether entries of all units lie alike: those of one are those of another, moved, and no entry is of two, as those
+    of a matrix are both of whose sides these units are."""
+    if any(abs(c) != 1 for _, c in units[0]):
+        return False
+    for name in {name for name, _ in units[0]}:
+        entries = torch.cat([part for unit in units for (other, _), part in unit.items() if other == name])
+        if len(entries.unique()) < len(entries):
+            return False
     return all(torch.equal(unit[key] - unit[key][0], units[0][key] - units[0][key][0])
                for unit in units for key in units[0])
 
