@@ -31,9 +31,9 @@ class Leaf:
 class Value:
     """A tensor in the graph: the numbers of its entries' degrees, or, of a parameter, which entries ``at`` it are."""
 
-    numbers: torch.Tensor = None
-    leaf: Leaf = None
-    at: torch.Tensor = None
+    numbers: torch.Tensor | None = None
+    leaf: Leaf | None = None
+    at: torch.Tensor | None = None
 
     @property
     def shape(self):
