@@ -55,7 +55,7 @@ class Law:
     @property
     def count(self) -> int:
         """How many independent numbers, at generic parameters."""
-        *blocks, m = self.terms[0].entries.shape
+        *blocks, _ = self.terms[0].entries.shape
         if not self.gram:
             return blocks[0]
         n, columns = blocks[1], sum(term.entries.shape[-1] for term in self.terms)
