@@ -51,7 +51,7 @@ def step(net, laws, example, rate=1e-3, seed=0, more=None):
     sizes = [sum(term.rows(parameters[term.name].detach()).square().sum() for term in law.terms) for law in laws]
     with torch.no_grad():
         for parameter in parameters.values():
-            parameter -= rate * parameter.grad
+            parameter.sub_(rate * parameter.grad)
     moved = [law.value() - a for law, a in zip(laws, before)]
     defects = [((m - rate**2 * c).abs().max() / size).item() for m, c, size in zip(moved, change, sizes)]
     return max(defects, default=0.0), max([(m.abs().max() / size).item() for m, size in zip(moved, sizes)], default=0.0)

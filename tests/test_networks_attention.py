@@ -109,8 +109,8 @@ LINEAR_ATTENTION = [("|q.weight|^2 + |q.bias|^2 - |k.weight|^2 - |k.bias|^2", (3
                     ("|o.weight|^2 - |q.weight|^2 - |q.bias|^2", (1,), 1)]  # this one sums over all units
 
 KEPT = {
-    "grouped queries": (lambda: Attention(), X, [HEADS_QK, HEADS_VO]),
-    "groups left to PyTorch": (lambda: Native(), X, [HEADS_QK, HEADS_VO]),
+    "grouped queries": (Attention, X, [HEADS_QK, HEADS_VO]),
+    "groups left to PyTorch": (Native, X, [HEADS_QK, HEADS_VO]),
     "one matrix a head": (ByHand, X, [("<q> - <k>", (4, 4, 4), 40), ("<o> - <v>", (4, 4, 4), 40)]),
     "rotary positions": (lambda: Attention(rope=True), X, [
         ("|q.weight|^2 + |q.bias|^2 - |k.weight|^2 - |k.bias|^2", (4,), 4), HEADS_VO]),

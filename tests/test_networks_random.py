@@ -100,7 +100,8 @@ def halved(net, name):
         return None
     net.width //= 2
     function = net.draw.choice([
-        lambda x: x[..., ::2], lambda x: x.chunk(2, -1)[1], lambda x: F.glu(x, -1), lambda x: torch.relu(x.chunk(2, -1)[0]) * x.chunk(2, -1)[1],
+        lambda x: x[..., ::2], lambda x: x.chunk(2, -1)[1], lambda x: F.glu(x, -1),
+        lambda x: torch.relu(x.chunk(2, -1)[0]) * x.chunk(2, -1)[1],
         lambda x: F.silu(x.chunk(2, -1)[0]) * x.chunk(2, -1)[1], lambda x: x.unflatten(-1, (-1, 2)).amax(-1),
         lambda x: x.unflatten(-1, (2, -1)).sum(-2), lambda x: x.unflatten(-1, (-1, 2)).transpose(-1, -2)[..., 0, :]])
     return lambda net, x, shown: function(x)
@@ -120,7 +121,7 @@ def residual(net, name):
 
 
 def norm(net, name):
-    part = net.draw.choice([lambda n: nn.LayerNorm(n), lambda n: nn.RMSNorm(n, eps=0.0), lambda n: nn.RMSNorm(n, eps=1e-3),
+    part = net.draw.choice([nn.LayerNorm, lambda n: nn.RMSNorm(n, eps=0.0), lambda n: nn.RMSNorm(n, eps=1e-3),
                             lambda n: nn.LayerNorm(n, bias=False), lambda n: nn.LayerNorm(n, elementwise_affine=False)])
     net.part(name, part(net.width))
     return lambda net, x, shown: getattr(net, name)(x)
@@ -202,7 +203,8 @@ def adapter(net, name):
 
 def gain(net, name):
     net.part(name, nn.ParameterList([torch.ones(net.draw.choice([1, net.width])), torch.ones(net.width)]))
-    return net.draw.choice([lambda net, x, shown: x * getattr(net, name)[0], lambda net, x, shown: x * getattr(net, name)[0] + getattr(net, name)[1],
+    return net.draw.choice([lambda net, x, shown: x * getattr(net, name)[0],
+                            lambda net, x, shown: x * getattr(net, name)[0] + getattr(net, name)[1],
                             lambda net, x, shown: x / getattr(net, name)[1], lambda net, x, shown: x + getattr(net, name)[1]])
 
 
@@ -229,7 +231,8 @@ def shown_too(net, name):
 
 
 def detached(net, name):
-    return net.draw.choice([lambda net, x, shown: x * x.detach(), lambda net, x, shown: x + x.detach().relu(), lambda net, x, shown: x.detach() - x])
+    return net.draw.choice([lambda net, x, shown: x * x.detach(), lambda net, x, shown: x + x.detach().relu(),
+                            lambda net, x, shown: x.detach() - x])
 
 
 def in_place(net, name):

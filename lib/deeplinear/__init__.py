@@ -17,10 +17,10 @@ from .networks import laws
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
 __all__ = ["AdaDelta", "AdaGrad", "Adam", "balanced_init", "chain", "check", "checks", "conservation",
-           "control", "convnet", "data", "descent", "end_to_end", "exact", "experiments", "factorisation",
+           "control", "convnet", "data", "decay", "descent", "end_to_end", "exact", "experiments", "factorisation",
            "field", "flow", "forked", "GD", "Group", "HeavyBall", "homogeneous", "identity_init", "imbalance",
            "integers", "laws", "layer_gradients", "ledger", "losses", "LpLoss", "near_zero_init", "Nesterov",
            "networks", "normal", "optimizers", "plots", "Polynomial", "preconditioner", "products", "recorded", "seeded", "shards",
-           "slope", "sources", "sweep", "table", "train", "uniform", "verification"]
+           "slope", "sources", "stiff", "sweep", "table", "train", "tuning", "uniform", "verification"]
 
 __version__ = recorded.version("deeplinear")

@@ -5,6 +5,8 @@
 ``guard``: each needs only those named before it.
 """
 
+import torch
+
 from . import graph, guard
 from .law import Law, Laws, Refused
 from .operations import OPERATIONS
@@ -14,7 +16,7 @@ from .reading import Reader
 __all__ = ["Law", "Laws", "Refused", "laws"]
 
 
-def laws(net, example):
+def laws(net: torch.nn.Module, example: torch.Tensor | tuple | dict) -> Laws:
     """The laws that gradient flow keeps on ``net`` for every loss of its outputs, as :class:`Laws`.
 
     ``example``: a tensor, a tuple of arguments or a dict of keywords, with the shapes that the network takes. Tensors

@@ -160,7 +160,8 @@ def _basis(rows, unknowns):
 def _shortened(solutions):
     """The same span, with the long ones less the short ones where that makes them shorter."""
     typical = statistics.median_low(map(len, solutions)) if solutions else 0
-    for i, solution in enumerate(solutions):
+    for i in range(len(solutions)):
+        solution = solutions[i]
         for other in solutions[:i] + solutions[i + 1:] if len(solution) > typical else []:
             for sign in (1, -1):
                 mixed = {k: c for k in solution.keys() | other.keys() if (c := solution.get(k, 0) + sign * other.get(k, 0))}

@@ -117,7 +117,8 @@ def _double(value):
 @contextlib.contextmanager
 def undisturbed():
     """Random states and the default dtype as before, whatever runs; new tensors in float64; nothing printed."""
-    state, numpy_state, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
+    state, dtype = random.getstate(), torch.get_default_dtype()
+    numpy_state = np.random.get_state()  # noqa: NPY002  a network's forward may draw from it
     logs = logging.root.manager.disable
     with (torch.random.fork_rng([], device_type="cuda"), warnings.catch_warnings(), torch.enable_grad(),
           contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())):
@@ -130,7 +131,7 @@ def undisturbed():
             logging.disable(logs)
             torch.set_default_dtype(dtype)
             random.setstate(state)
-            np.random.set_state(numpy_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 class Record(TorchDispatchMode):

@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class Term:
     entries: torch.Tensor
     label: str
 
-    def rows(self, tensor):
+    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.reshape(-1)[self.entries.to(tensor.device)]
 
 
@@ -35,37 +36,37 @@ class Law:
     exactly ``lr**2 * change()``. ``defect()``: what must vanish, half the first-order change per unit of rate, negated.
     """
 
-    terms: tuple
+    terms: tuple[Term, ...]
     gram: bool
-    net: torch.nn.Module = dataclasses.field(default=None, repr=False, compare=False)
+    net: torch.nn.Module = dataclasses.field(default_factory=torch.nn.Module, repr=False, compare=False)
 
     @property
-    def parameters(self):
+    def parameters(self) -> tuple[str, ...]:
         """The names of the parameters, in the order of the network's."""
         return tuple(dict.fromkeys(term.name for term in self.terms))
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         blocks = self.terms[0].entries.shape[:-1]
         if not self.gram:
             return tuple(blocks)
         return tuple(blocks[1:] if blocks[0] == 1 else blocks) + (blocks[-1],)
 
     @property
-    def count(self):
+    def count(self) -> int:
         """How many independent numbers, at generic parameters."""
-        *blocks, m = self.terms[0].entries.shape
+        *blocks, _ = self.terms[0].entries.shape
         if not self.gram:
             return blocks[0]
         n, columns = blocks[1], sum(term.entries.shape[-1] for term in self.terms)
         missing = max(0, n - columns)
         return blocks[0] * (n * (n + 1) // 2 - missing * (missing + 1) // 2)
 
-    def value(self, parameters=None):
+    def value(self, parameters: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
         parameters = dict(self.net.named_parameters()) if parameters is None else parameters
         return self._sum({name: parameters[name].detach() for name in self.parameters})
 
-    def change(self):
+    def change(self) -> torch.Tensor:
         gradients = {}
         parameters = dict(self.net.named_parameters())
         for name in self.parameters:
@@ -75,7 +76,8 @@ class Law:
             gradients[name] = gradient.to_dense() if gradient.is_sparse else gradient
         return self._sum(gradients)
 
-    def defect(self, parameters, gradients):
+    def defect(self, parameters: Mapping[str, torch.Tensor],
+               gradients: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """(residual, size): the part that must vanish, and the size that its terms could have."""
         return (self._sum(parameters, gradients).abs().max(),
                 sum(abs(term.coefficient) * term.rows(parameters[term.name]).norm() * term.rows(gradients[term.name]).norm()
@@ -94,12 +96,12 @@ class Law:
             total = total + term.coefficient * product
         return total[0] if self.gram and len(total) == 1 else total
 
-    def differentials(self, parameters):
+    def differentials(self, parameters: Mapping[str, np.ndarray]) -> Iterator[dict]:
         """(column, value) arrays of the differentials of all independent entries modulo the prime, one pair a row; columns
         are (name, entry)."""
         for index in np.ndindex(*self.terms[0].entries.shape[:-1]):
             for other in range(index[-1], self.terms[0].entries.shape[-2]) if self.gram else [index[-1]]:
-                row = {}
+                row: dict = {}
                 for term in self.terms:
                     a, b = (term.entries[(*index[:-1], unit)].numpy() for unit in (index[-1], other))
                     for here, there in ((a, b), (b, a)):
@@ -128,7 +130,7 @@ def _square(label, gram):
 class Refused:
     """``parameters`` with an axis of ``units`` hidden units that no law names, and the ``reason``."""
 
-    parameters: tuple
+    parameters: tuple[str, ...]
     units: int
     reason: str
 
@@ -139,7 +141,7 @@ class Refused:
 class Laws(collections.abc.Sequence):
     """The laws of a network, a sequence of :class:`Law`; ``refused``: a list of :class:`Refused`. ``print`` shows both."""
 
-    def __init__(self, laws, refused, net):
+    def __init__(self, laws: list[Law], refused: list[Refused], net: torch.nn.Module) -> None:
         self._laws = [dataclasses.replace(law, net=net) for law in laws]
         self.refused, self.net = refused, net
 
@@ -150,7 +152,7 @@ class Laws(collections.abc.Sequence):
         return len(self._laws)
 
     @property
-    def count(self):
+    def count(self) -> int:  # type: ignore[override]  # of numbers kept, not of equal laws
         """How many independent numbers all laws keep: the rank of their differentials at random parameters, modulo a
         prime, where a rank can only be too small. Raises ``ValueError`` where that matrix is too large."""
         if not self._laws:
@@ -163,7 +165,8 @@ class Laws(collections.abc.Sequence):
         if number * columns > LARGEST:
             raise ValueError(f"the laws have {number} numbers and {columns} parameters; expected a product of at most {LARGEST} "
                              f"to count what is independent; the laws one by one keep {sum(law.count for law in self._laws)}")
-        rows, place = [row for law in self._laws for row in law.differentials(point)], {}
+        rows = [row for law in self._laws for row in law.differentials(point)]
+        place: dict = {}
         for row in rows:
             for key in row:
                 place.setdefault(key, len(place))
@@ -172,7 +175,7 @@ class Laws(collections.abc.Sequence):
             matrix[k, [place[key] for key in row]] = list(row.values())
         return nmod_mat(*matrix.shape, matrix.ravel().tolist(), PRIME).rank()
 
-    def drift(self, before):
+    def drift(self, before: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """For each law the norm of its value now less that with the parameters of the state dict ``before``."""
         return torch.stack([torch.linalg.vector_norm(law.value() - law.value(before)) for law in self._laws])
 

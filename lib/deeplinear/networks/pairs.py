@@ -69,17 +69,16 @@ def _digests(reader, classes):
     digest = torch.zeros(int(classes.max()) + 1, dtype=torch.int64)
     random = torch.Generator().manual_seed(0)
     salt = torch.randint(-2**62, 2**62, (len(reader.events) + 1,), generator=random)
-    for event, (numbers, payload, relative) in enumerate(reader.events):
+    for event, (numbers, places, relative) in enumerate(reader.events):
         ordered, order = classes[numbers].flatten().sort(stable=True)
-        payload = payload.reshape(-1)[order]
+        payload = places.reshape(-1)[order]
         kinds, counts = ordered.unique_consecutive(return_counts=True)
         if kinds[-1] == 0:
             continue
         first = counts.cumsum(0) - counts
         rank = torch.arange(len(ordered)) - first.repeat_interleave(counts)
-        if relative:
-            payload = payload - payload[first].repeat_interleave(counts)
-        mixed = _mix(_mix(payload + salt[event]) + rank)
+        base = payload[first].repeat_interleave(counts) if relative else 0
+        mixed = _mix(_mix(payload - base + salt[event]) + rank)
         sums = torch.zeros(len(kinds), dtype=torch.int64).index_add(0, torch.arange(len(kinds)).repeat_interleave(counts), mixed)
         digest[kinds] += _mix(sums + salt[event])
     digest[0] = 0
@@ -102,15 +101,15 @@ def _laws(shape, marked, parameters):
                 blocks[len(units)].append(units)
             else:
                 single += units
-    for size, found in sorted(blocks.items()):
-        yield _law(shape, parameters, True, lambda key: torch.stack([torch.stack([unit[key] for unit in units])
-                                                                     for units in found]))
+    for _, found in sorted(blocks.items()):
+        yield _law(shape, parameters, True, {key: torch.stack([torch.stack([unit[key] for unit in units]) for units in found])
+                                             for key in found[0][0]})
     if single:
-        yield _law(shape, parameters, False, lambda key: torch.stack([unit[key] for unit in single]))
+        yield _law(shape, parameters, False, {key: torch.stack([unit[key] for unit in single]) for key in single[0]})
 
 
 def _law(shape, parameters, gram, entries):
-    found = [(name, c, entries((name, c))) for name, c, _ in shape]
+    found = [(name, c, entries[name, c]) for name, c, _ in shape]
     return Law(tuple(Term(name, c, part, name + _part(part, parameters[name].shape)) for name, c, part in found), gram)
 
 

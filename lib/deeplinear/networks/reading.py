@@ -31,9 +31,9 @@ class Leaf:
 class Value:
     """A tensor in the graph: the numbers of its entries' degrees, or, of a parameter, which entries ``at`` it are."""
 
-    numbers: torch.Tensor = None
-    leaf: Leaf = None
-    at: torch.Tensor = None
+    numbers: torch.Tensor | None = None
+    leaf: Leaf | None = None
+    at: torch.Tensor | None = None
 
     @property
     def shape(self):
@@ -95,7 +95,7 @@ class Reader:
         return self.refuse(node) if found is NotImplemented else found
 
     def _resolve(self, argument):
-        return torch.fx.node.map_arg(argument, lambda node: self.values.get(node))
+        return torch.fx.node.map_arg(argument, self.values.get)
 
     def _tensors(self, node):
         return [value for before in node.all_input_nodes for value in _flat(self.values.get(before))]
