@@ -1,9 +1,8 @@
 """What the tests of ``deeplinear.networks`` share: modules in a line, and one step of gradient descent by hand."""
 
+import deeplinear as dl
 import torch
 from torch import nn
-
-import deeplinear as dl
 
 
 class Net(nn.Module):
@@ -67,3 +66,17 @@ def _tensors(value):
         return [value]
     value = list(value.values()) if isinstance(value, dict) else value
     return [one for part in value for one in _tensors(part)] if isinstance(value, (list, tuple)) else []
+
+
+def example_of(shape):
+    return dl.normal(*shape, generator=dl.seeded(3)).float() if isinstance(shape, tuple) else shape
+
+
+def frozen(bias):
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4, bias=bias), nn.Linear(4, 2))
+    net[2].requires_grad_(False)
+    return net
+
+
+def between(part, width=4):
+    return lambda: nn.Sequential(nn.Linear(3, 4), part, nn.Linear(width, 2))

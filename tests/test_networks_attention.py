@@ -1,12 +1,11 @@
 """The laws of transformers: attention, rotary positions, norms, gates, tied weights; and what is not kept."""
 
+import deeplinear as dl
 import pytest
 import torch
+from network_step import Net, prepared, step, texts
 from torch import nn
 from torch.nn import functional as F
-
-import deeplinear as dl
-from network_step import Net, prepared, step, texts
 
 WIDTH, HEADS, GROUPS, HEAD, LENGTH = 8, 4, 2, 4, 5
 X = dl.normal(2, LENGTH, WIDTH, generator=dl.seeded(1)).float()

@@ -6,13 +6,12 @@
 import os
 import random
 
+import deeplinear as dl
 import pytest
 import torch
+from network_step import prepared, step
 from torch import nn
 from torch.nn import functional as F
-
-import deeplinear as dl
-from network_step import prepared, step
 
 COUNT = int(os.environ.get("NETWORK_MODULES", 12))
 BATCH, LENGTH = 2, 4
