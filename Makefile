@@ -3,6 +3,7 @@
 # make lab     open JupyterLab            make refresh  run the notebooks and store their outputs
 # make results record the experiments     make bench    measure speeds against peers
 # make gpu     on a machine with a GPU: its tests, make bench, then make results, in SECONDS=600
+# make prove   check the machine-checked proofs in formal/ with Coq, if it is there, and print what they assume
 # make shake   which printed digits hang on the last bit, or on the processor? (half an hour)
 # make pdf     print the book to _build/book.pdf with Chromium
 # make clean   remove what make made
@@ -10,7 +11,7 @@
 # make lowest  do the library's tests pass with the lowest versions that pyproject.toml allows?
 
 .DELETE_ON_ERROR:
-.PHONY: book test lint pdf lab refresh results bench gpu shake clean resolve constraints lowest
+.PHONY: book test lint pdf lab refresh results bench gpu prove shake clean resolve constraints lowest
 
 RECENT := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 ifndef PYTHON
@@ -20,7 +21,7 @@ endif
 BIN := .venv/bin
 # Tests and experiments run one process a core; more threads would wait for each other.
 export OMP_NUM_THREADS ?= 1
-SOURCES := _config.yml _toc.yml $(wildcard tests/claims/test_*.py) $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
+SOURCES := _config.yml _toc.yml $(wildcard tests/claims/test_*.py formal/*.v) $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
 
 UNITS := $(patsubst %,tests/test_%.py,about chain checks conservation convnet data descent exact factorisation field fingerprint flow \
   going_on homogeneous losses optimizers preconditioner products recorded shards sweep)
@@ -64,6 +65,9 @@ gpu: SECONDS ?= 600
 gpu:
 	@$(or $(PYTHON),python3) tools/gpu.py --seconds $(SECONDS) $(if $(OUT),--out "$(OUT)") $(if $(WHEELS),--wheels "$(WHEELS)") \
 	  $(if $(RESUME),--resume "$(RESUME)")
+
+prove:
+	@$(or $(PYTHON),python3) tools/prove.py
 
 resolve: .venv/.uv
 	$(BIN)/python tools/resolve.py

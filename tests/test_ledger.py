@@ -26,7 +26,7 @@ def test_a_claim_shows_its_scope_under_its_statement(shown):
 def test_a_claim_shows_its_machine_checked_theorem_beside_check_and_test(shown):
     plain, formal = shown()["checked by"], shown(formal="sums'")["checked by"]
     assert plain.count("href") == 2 and "#check-emp-sums" in plain and "tests.html#test-emp-sums" in plain
-    assert formal == plain + ", Coq <code>sums&#x27;</code>"
+    assert formal == plain + ', <a href="formal.html#formal-sums&#x27;">machine-checked</a> <code>sums&#x27;</code>'
 
 
 def test_every_scope_is_on_the_page():

@@ -1,4 +1,4 @@
-"""Links both ways: from a claim to its check and its test, from a statement to the functions that name it."""
+"""Links both ways: from a claim to its check, its test and its machine-checked proof, from a statement to the functions that name it."""
 
 import ast
 import html
@@ -13,6 +13,7 @@ from deeplinear import ledger
 
 ROOT = Path(__file__).parents[2]
 TESTS_PAGE = "book/tests"
+FORMAL_PAGE = "book/formal"
 
 
 def functions_of_statements():
@@ -69,9 +70,25 @@ def write_the_tests(app, page, source):
                       f"```{{literalinclude}} {files[test]}\n:pyobject: {test}\n:language: none\n```\n")
 
 
+def write_the_proofs(app, page, source):
+    """The page of machine-checked proofs: each file of formal, over it the claims that it proves, with an anchor."""
+    if page != FORMAL_PAGE or app.builder.name != "html":
+        return
+    for path in sorted((ROOT / "formal").glob("*.v")):
+        source[0] += f"\n## {path.stem}\n\n"
+        text = path.read_text(encoding="utf-8")
+        for claim in ledger.read():
+            if re.search(rf"^Theorem {re.escape(claim.get('formal', '-'))}(?![\w'])", text, re.M):
+                name = html.escape(claim["formal"])
+                source[0] += (f'<p id="formal-{name}"><code>{name}</code>: <a href="{claim["chapter"]}.html#{claim["id"]}">'
+                              f'{claim["id"]}</a>: {html.escape(claim["statement"])}</p>\n\n')
+        source[0] += f"```{{literalinclude}} ../formal/{path.name}\n:language: none\n```\n"
+
+
 def setup(app):
     app.functions_of_statements = functions_of_statements()
     app.connect("doctree-read", name_the_functions)
     app.connect("doctree-read", name_the_checks)
     app.connect("source-read", write_the_tests)
+    app.connect("source-read", write_the_proofs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

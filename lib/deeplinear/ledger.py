@@ -45,7 +45,8 @@ def claims() -> Table:
         checks = [f'<a href="{claim["chapter"]}.html#check-{claim["id"]}">check</a>',
                   f'<a href="tests.html#test-{claim["id"]}">test</a>']
         if "formal" in claim:
-            checks.append(f'Coq <code>{html.escape(claim["formal"])}</code>')
+            name = html.escape(claim["formal"])
+            checks.append(f'<a href="formal.html#formal-{name}">machine-checked</a> <code>{name}</code>')
         run = f'<a href="recorded-runs.html#run-{claim["record"]}">{claim["record"]}</a>' if claim.get("record") else ""
         rows.append([claim["chapter"][:2].lstrip("0"), link, html.escape(claim["statement"]) + scope,
                      ", ".join(claim["ledger"]), claim["source"], claim["kind"], f'<b>{claim["verdict"]}</b>',
