@@ -247,7 +247,7 @@ def test_everything_that_is_missing_is_named(tmp_path, monkeypatch):
         return "4.0" if name == "filelock" else there(name)
 
     monkeypatch.setattr(gpu.metadata, "version", version)
-    with pytest.raises(gpu.Trouble, match="lacks python-flint, pooch, filelock>=4.2; put wheels of these, and of what they need, "
+    with pytest.raises(gpu.Trouble, match="lacks python-flint>=0.9, pooch>=1.8, filelock>=4.2; put wheels of these, and of what they need, "
                                           "into a folder and name that: make gpu WHEELS=FOLDER"):
         gpu.prepare(None, tmp_path)
 

@@ -10,7 +10,7 @@ from .annotations import Numbers
 
 
 def product(W1: torch.Tensor, W2: torch.Tensor, times: Numbers) -> torch.Tensor:
-    """``||W_2 W_1||_F^2`` at ``times``, shape (times,), under the flow of half of it from these factors: prop-penalty-decay.
+    """``||W_2 W_1||_F^2`` at ``times``, shape (times,), under the flow of half of it from these factors: :prf:ref:`prop-penalty-decay`.
 
     With D = W_2^T W_2 - W_1 W_1^T, which stays, A = W_1 W_1^T is a rational function of its start, of e^(-D t) and of an
     integral of it, and the square is tr(A^2 + D A). Computed in float64 in the eigenbasis of D, with the roles of the
@@ -35,8 +35,8 @@ def product(W1: torch.Tensor, W2: torch.Tensor, times: Numbers) -> torch.Tensor:
 
 def singular_value(s: Numbers, d: Numbers, times: Numbers) -> torch.Tensor:
     """The singular value ``s`` of a product whose factors are aligned and have there the imbalance ``d``, at ``times``:
-    the solution of s' = -s sqrt(d^2 + 4 s^2), which is |d| / (2 sinh(|d| t + arsinh(|d| / 2s))), or s / (1 + 2 s t) for
-    d = 0: prop-penalty-decay. ``s``, ``d`` and ``times`` broadcast."""
+    the solution of ``s' = -s sqrt(d^2 + 4 s^2)``, which is ``|d| / (2 sinh(|d| t + arsinh(|d| / 2s)))``, or
+    ``s / (1 + 2 s t)`` for d = 0: :prf:ref:`prop-penalty-decay`. ``s``, ``d`` and ``times`` broadcast."""
     s, d, t = (torch.as_tensor(value, dtype=torch.float64) for value in (s, d, times))
     angle = d.abs() * t + torch.asinh(d.abs() / (2 * s))
     return torch.where(d == 0, s / (1 + 2 * s * t), d.abs() / (2 * torch.sinh(angle)))
