@@ -20,15 +20,19 @@ MATHS_DONE = "window.MathJax && MathJax.startup ? MathJax.startup.promise.then((
 
 
 class Counting(http.server.SimpleHTTPRequestHandler):
-    """A silent file server that counts the bytes of the files it sends."""
+    """A silent file server that counts the bytes of the files it sends, those of figures apart."""
 
-    sent = 0
+    sent, figures = 0, 0
 
     def log_message(self, *_):
         pass
 
     def copyfile(self, source, target):
-        Counting.sent += os.fstat(source.fileno()).st_size
+        size = os.fstat(source.fileno()).st_size
+        if "/_images/" in self.path:
+            Counting.figures += size
+        else:
+            Counting.sent += size
         super().copyfile(source, target)
 
 
@@ -116,9 +120,10 @@ def test_from_the_files_in_the_dark(chromium, name):
 def test_the_first_page_is_light_and_the_others_add_little(chromium, server):
     with Visit(chromium) as visit:
         for i, name in enumerate(PAGES):
-            before = Counting.sent
+            before, figures = Counting.sent, Counting.figures
             visit.open(f"{server}/{name}.html")
-            assert Counting.sent - before < (0.5e6 if i else 4e6), name
+            assert Counting.sent - before < (0.4e6 if i else 4e6), name
+            assert Counting.figures - figures < 0.3e6, name
 
 
 def test_the_first_page_comes_quickly(chromium, server):

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -26,14 +27,14 @@ Given = ParamSpec("Given")
 
 
 class Figure(_Figure):
-    """A Matplotlib figure that displays as SVG in a notebook; ``svg()`` is its text."""
+    """A Matplotlib figure that displays as SVG in a notebook; ``svg()`` is its text, coordinates to 0.01 points."""
 
     def svg(self) -> str:
         buffer = io.StringIO()
         with matplotlib.rc_context(STYLE):
             self.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         text = buffer.getvalue()
-        return text[text.index("<svg"):]
+        return re.sub(r"[1-9]\d*\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text[text.index("<svg"):])
 
     def _repr_svg_(self):
         return self.svg()
