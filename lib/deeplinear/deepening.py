@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves
 
 from . import chain
 
@@ -61,7 +62,7 @@ def deepen(net: Net, where: Where | None = None, factors: int = 2, start: Start 
         raise TypeError(f"generator is {generator!r}; expected dl.seeded(...), a torch.Generator, for a random start")
     chosen = _chosen(net, where)
     _refuse(net, chosen)
-    net = copy.deepcopy(net)
+    net = copied(net)
     for name in chosen if factors > 1 else ():
         _deepen(net.get_submodule(name), int(factors), start, generator)
     return net
@@ -132,6 +133,13 @@ def product_of(layer: nn.Module) -> Product | None:
         return None
     parts = list(layer.parametrizations["weight"])  # type: ignore[index]
     return parts[0] if len(parts) == 1 and isinstance(parts[0], Product) else None
+
+
+def copied(net: Net) -> Net:
+    """A deep copy; tensors with a history that a forward left on its modules are copied without it."""
+    kept = {id(tensor): tensor.detach().clone() for module in net.modules() for tensor in tree_leaves(vars(module))
+            if isinstance(tensor, torch.Tensor) and not tensor.is_leaf}
+    return copy.deepcopy(net, kept)
 
 
 def memory_format(tensor: torch.Tensor) -> torch.memory_format:
@@ -230,7 +238,7 @@ def _reason(layer, name, owners):
     if type(layer).__module__.startswith(QUANTISED) or weight is not None and not weight.is_floating_point():
         return f"is quantised or not real: a {type(layer).__module__}.{type(layer).__name__}"
     if type(weight) is not nn.Parameter:
-        return f"has a {type(weight).__name__} for its weight, and no Parameter: weight norm, pruning or the like make it"
+        return "has a weight that is no plain Parameter: weight norm, pruning or the like make it"
     if weight.device.type == "meta":
         return "is on the meta device, without values"
     if not weight.isfinite().all():

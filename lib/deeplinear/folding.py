@@ -1,13 +1,12 @@
 """Products of linear layers as one layer: those that ``deepen`` made, and those written by hand."""
 
-import copy
 import math
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .deepening import Net, memory_format, own_class, product_of
+from .deepening import Net, copied, memory_format, own_class, product_of
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -40,7 +39,7 @@ def fold(net: Net) -> Net:
     for name, parameter in net.named_parameters():
         if parameter.device.type == "meta":
             raise ValueError(f"{name} is on the meta device; expected parameters with values")
-    net = copy.deepcopy(net)
+    net = copied(net)
     for layer in net.modules():
         if product_of(layer):
             _single(layer)
@@ -153,10 +152,10 @@ def _filled(layer, first, second, groups):
 
 def _blocks(layer, groups):
     """The weight as (groups, outputs, inputs, kernel) in float64: coarser groups are block diagonal."""
-    weight = layer.weight.detach().to("cpu", torch.float64).flatten(2)
-    weight = weight[..., None] if weight.ndim == 2 else weight
+    rows, inputs, *kernel = layer.weight.shape
     fine = getattr(layer, "groups", 1) // groups
-    weight = weight.reshape(groups, fine, -1, *weight.shape[1:])
+    weight = layer.weight.detach().to("cpu", torch.float64).reshape(
+        groups, fine, rows // (groups * fine), inputs, math.prod(kernel))
     unit = torch.eye(fine, dtype=weight.dtype)
     return torch.einsum("gaoik,ab->gaobik", weight, unit).flatten(3, 4).flatten(1, 2)
 
