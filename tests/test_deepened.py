@@ -150,6 +150,18 @@ def test_the_laws_of_a_deepened_network_have_the_balance_of_its_factors(depth):
     assert max(law.value().abs().max() for law in dl.laws(other, inputs(2, 2, 4, 4)) if law.gram) > 0.1
 
 
+def test_the_products_are_read_alike_in_training_and_evaluation():
+    """Their graphs differ, and an encoder's reads weights more than once."""
+    for net, example in ((Seq(Linear(4, 6), nn.ReLU(), nn.Dropout(0.3), Linear(6, 3)), inputs(5, 4)),
+                         (nn.TransformerEncoderLayer(4, 2, 6, batch_first=True), inputs(2, 3, 4))):
+        chosen = [name for name, layer in net.named_modules() if isinstance(layer, Linear)]
+        laws, found = dl.laws(net, example), dl.laws(dl.deepen(net), example)
+        assert len(found) == len(laws) + len(chosen) and found.count == laws.count + sum(
+            n * (n + 1) // 2 for n in (min(net.get_submodule(name).weight.shape) for name in chosen))
+        for factor in (f"{name}.parametrizations.weight.original" for name in chosen):
+            assert f"<{factor}1> - <{factor}0>" in set(map(str, found))
+
+
 def test_laws_refuse_other_parametrisations_next_to_products():
     net = Seq(Linear(4, 3), nn.ReLU(), Linear(3, 2))
     parametrize.register_parametrization(net[0], "bias", nn.Softplus())
