@@ -99,8 +99,10 @@ def test_other_parametrisations_and_buffers_stay():
     net = Seq(Linear(4, 3), nn.BatchNorm1d(3)).double().eval()
     parametrize.register_parametrization(net[0], "bias", Positive())
     net[1].running_mean.add_(2)
+    net[1].train()
     x, keys = inputs(5, 4), list(net.state_dict())
     deep = dl.deepen(net)
+    assert [part.training for part in deep[0].modules()] == [False] * len(list(deep[0].modules())) and deep[1].training
     assert torch.equal(deep(x), net(x)) and sorted(dl.fold(deep).state_dict()) == sorted(keys) == sorted(net.state_dict())
     assert torch.equal(dl.fold(deep)(x), net(x)) and torch.equal(deep(x), net(x))
 

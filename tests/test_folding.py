@@ -51,6 +51,13 @@ def hooked():
     return net
 
 
+def patched():
+    net = Seq(Linear(4, 3), Linear(3, 2))
+    net[0].forward = torch.nn.functional.relu
+    net[1] = Linear(4, 2)
+    return net
+
+
 VECTORS, TOKENS, IMAGES = (5, 4), (2, 5, 4), (2, 4, 9, 9)
 # A network written by hand, its input, and the layers that are left: (inputs, outputs) of a linear one, with kernel and groups
 # of a convolution.
@@ -88,6 +95,7 @@ LEFT = {
     "one layer alone": (lambda: Net(lambda net, x: net.a(x), a=Seq(Linear(4, 3))), VECTORS),
     "tied weights": (tied, VECTORS), "a layer used twice": (again, VECTORS),
     "a part used elsewhere": (aliased, VECTORS), "a hook": (hooked, VECTORS),
+    "a forward on the layer": (patched, VECTORS),
     "another parametrisation": (lambda: Seq(parametrizations.weight_norm(Linear(4, 3)), Linear(3, 2)), VECTORS),
     "pruned": (lambda: Seq(prune.l1_unstructured(Linear(4, 3), "weight", amount=2), Linear(3, 2)), VECTORS),
     "a class of its own": (lambda: Seq(Scaled(4, 3), Linear(3, 2)), VECTORS),
@@ -127,6 +135,13 @@ def test_what_is_no_product_is_left(name):
     folded = dl.fold(net)
     assert torch.equal(folded(x), net(x)) and folded is not net
     assert list(folded.state_dict()) == list(net.state_dict()) and str(folded) == str(net)
+
+
+def test_a_sequence_with_a_hook_keeps_it():
+    net, x = made(lambda: Seq(Seq(Linear(4, 3), Linear(3, 2)), nn.ReLU())), inputs(*VECTORS)
+    net[0].register_forward_hook(lambda module, args, output: output.exp())
+    folded = dl.fold(net)
+    assert len(folded[0]) == 1 and (folded(x) - net(x)).abs().max() < 1e-14
 
 
 def test_a_bias_that_zeros_miss_would_be_folded_wrongly():
