@@ -1,0 +1,122 @@
+"""What the race says, in one sentence, and the answer as a text, a table and a figure."""
+
+import dataclasses
+import functools
+import math
+from typing import Literal
+
+import torch
+
+from .. import plots, tuning
+from .conditions import FASTER, Conditions, Prediction
+from .racing import DEPTHS, GOAL, SEEDS, Race
+
+Outcome = Literal["faster", "ahead", "level", "behind", "not settled"]
+DRAWN = 1e-8  # of the first gap: curves end there
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """``outcome``: of the better of depths 2 and 3 against depth 1; ``verdict``: the same as a sentence."""
+
+    outcome: Outcome
+    verdict: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The answer of :func:`deeplinear.ask`; ``print`` shows all of it.
+
+    ``verdict``: a sentence; ``outcome``: ``"faster"`` (ahead by a factor of two or more), ``"ahead"``, ``"level"``,
+    ``"behind"`` or ``"not settled"``, of the better of depths 2 and 3 against depth 1. ``prediction``: what the
+    ``conditions`` let one expect. ``race``: its ``runners`` by name. ``rows``, ``features``: of the table as it was used;
+    ``dropped``: the columns left out, with the reason; ``notes``: what else was done. ``figure``: the gaps along the race.
+    """
+
+    target: str
+    power: int
+    rows: int
+    features: int
+    dropped: dict[str, str]
+    notes: list[str]
+    conditions: Conditions
+    prediction: Prediction
+    race: Race
+    outcome: Outcome
+    verdict: str
+
+    @functools.cached_property
+    def figure(self) -> plots.Figure:
+        """The median gap of every model along the race, with the range over the starts."""
+        steps = torch.tensor(self.race.records)
+        curves = {}
+        for name, runner in self.race.runners.items():
+            middle = tuning.median(runner.curve)
+            end = (steps > 0) & (torch.cumsum(middle <= DRAWN, 0) <= 1)
+            parts = [each.clamp(min=DRAWN)[end].numpy() for each in (middle, runner.curve.amin(-1), runner.curve.amax(-1))]
+            curves[name] = steps[end].numpy(), *parts
+        return plots.lines({f"{self.target}, power {self.power}": curves}, x="gradients", y="gap over the first gap")
+
+    def __str__(self):
+        found, race = self.conditions, self.race
+        lines = [f"{self.rows} rows, {self.features} features, target {self.target}, power {self.power}"]
+        lines += [f"left out  {name}: {why}" for name, why in self.dropped.items()] + [f"done  {note}" for note in self.notes]
+        lines += ["", f"conditioning                    {found.conditioning:.3g}, in {found.rank} directions",
+                  f"noise over signal               {found.noise:.2f}",
+                  f"signal in the weak directions   {100 * found.weak:.1f} %, in the strongest {100 * found.first:.0f} %",
+                  f"prediction  {self.prediction}", "",
+                  f"race  {race.steps} gradients each, {len(SEEDS)} starts, on {_of(race.rows, self.rows)}", *self._table(), "",
+                  f"verdict  {self.verdict}"]
+        if self.outcome != "not settled":
+            lines.append(f"         {'as' if self.prediction.faster == (self.outcome == 'faster') else 'against what was'} predicted")
+        return "\n".join(lines)
+
+    def _table(self):
+        rows = [["", "rate", "gap at the end", "gradients to 1/1000", "over depth 1", "95 % interval"]]
+        for name, runner in self.race.runners.items():
+            against = runner.against
+            compared = ["", ""] if against is None else [f"{against.mean:.2g} {runner.measure}",
+                                                          f"{against.low:.2g} to {against.high:.2g}"]
+            rows.append([name, "" if runner.rate is None else f"{runner.rate:.1e}", f"{runner.gap:.1e}",
+                         "not reached" if math.isinf(runner.steps) else f"{runner.steps:.0f}", *compared])
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        return ["  ".join(cell.ljust(width) if not place else cell.rjust(width)
+                          for place, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
+
+
+def judge(race: Race, power: int) -> Judgement:
+    """The :class:`Judgement` of a race: what depth does to gradient descent on these rows, in so many steps.
+
+    Ahead and behind are what :func:`deeplinear.tuning.compare` calls so. Not settled where a depth was not through in
+    time, where at no rate all starts of a model survived, and where the medians at the rates best by the median, which may
+    leave failed starts out, say the opposite.
+    """
+    depths = [race.runners.get(f"depth {depth}") for depth in DEPTHS]
+    if None in depths:
+        return Judgement("not settled", f"At power {power} it is not settled: the {race.seconds:g} s were over before every "
+                         f"depth had made its {race.steps} steps; more seconds settle it.")
+    deeper = [runner for runner in depths[1:] if runner.against is not None and runner.against.mean == runner.against.mean]
+    if not deeper:
+        return Judgement("not settled", f"At power {power} it is not settled: at no rate all {len(SEEDS)} starts of two depths "
+                         "came through.")
+    best = min(deeper, key=lambda runner: (runner.measure != "steps", runner.against.mean))
+    found = best.against
+    measured = (f"{found.mean:.2g} times the {'steps to a thousandth of' if best.measure == 'steps' else 'share of'} the first "
+                f"gap{'' if best.measure == 'steps' else f' after {race.steps} steps'} (95 % interval {found.low:.2g} to "
+                f"{found.high:.2g} over {len(SEEDS)} starts)")
+    if (found.ahead and best.medians > 1) or (found.behind and best.medians < 1):
+        return Judgement("not settled", f"At power {power} it is not settled: {best.name} has {measured}, but the opposite is "
+                         "true at rates that some starts do not survive.")
+    outcome: Outcome = ("faster" if FASTER * found.mean <= 1 else "ahead") if found.ahead else "behind" if found.behind else "level"
+    words = {"faster": f"{best.name} makes gradient descent faster on this table",
+             "ahead": f"{best.name} is ahead of one layer on this table, by less than a factor of two",
+             "level": "more layers make no difference on this table that these starts show",
+             "behind": "more layers slow gradient descent down on this table"}[outcome]
+    return Judgement(outcome, f"At power {power} {words}: {best.name + ' has ' if outcome in ('level', 'behind') else ''}{measured}.")
+
+
+def _of(rows, all_rows):
+    return f"all {rows} rows" if rows == all_rows else f"{rows} of the {all_rows} rows, drawn with seed 0"
+
+
+assert GOAL == 1e-3  # what the table and the sentences call a thousandth

@@ -1,0 +1,273 @@
+"""The race: gradient descent at depths 1, 2 and 3, Adam and L-BFGS on one table, each at its own best rate.
+
+The rules are those of :mod:`deeplinear.tuning`. A run of gradient descent has ten rates a decade from a tenth of its edge
+to twice it, Adam ten a decade around the best of the paper's grid, found on a tenth of the steps; both are widened while the
+best rate lies at an end. Models run side by side, one thread each, so that the bits do not hang on the cores.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import os
+import threading
+import time
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from .. import chain, descent, losses, optimizers, tuning
+
+SEEDS = (0, 1, 2, 3, 4)
+DEPTHS = (1, 2, 3)
+STD = 0.02  # of the start's end-to-end matrix, as in chapters 7 and 8
+GOAL = 1e-3  # of the first gap, as there
+LEAST = 1e-9  # of the first gap: below it a gap is rounding
+MOST_ROWS, FEWER = 2000, 100_000  # rows times features
+STEPS = 300, 10_000  # fewest and most
+SPEED = 6e9  # floating-point operations in half a second on two cores
+BRACKET = 1e-12, 1e3
+ADAM = -4, 0
+POINTS = 400
+WIDENINGS = 3
+
+
+class OutOfTime(Exception):
+    """The race's time is over."""
+
+
+class _Stopped(Exception):
+    """Somebody has interrupted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """One model at the end. ``rate``: its best one that all five starts survive, None for L-BFGS; ``gap``: the median gap
+    there at the end, and ``steps``: the median of the steps to a thousandth, infinity where it is not reached; ``curve``:
+    the gaps there (records, seeds), as shares of the first gap, NaN of a failed start. ``measure``: whether it is compared
+    with depth 1 by ``"steps"`` or by ``"gap"``, ``against`` the paired ratio, ``medians`` the ratio of the medians at the
+    rates best by the median, a failed start counted as infinity; None for depth 1 itself and where nothing can be said."""
+
+    name: str
+    rate: float | None
+    gap: float
+    steps: float
+    curve: torch.Tensor
+    measure: str | None = None
+    against: tuning.Comparison | None = None
+    medians: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Race:
+    """``runners`` by name, those that were through in time; ``steps``: how many each had; ``records``: at which of them
+    the curves say the gap; ``rows``: how many of the table's rows were raced on; ``settled``: whether all were through."""
+
+    runners: dict[str, Runner]
+    steps: int
+    records: list[int]
+    rows: int
+    settled: bool
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+    """``rates`` (rates,), or None; ``gaps`` (records, rates, seeds) over the first gap."""
+
+    rates: torch.Tensor | None
+    gaps: torch.Tensor
+    steps: torch.Tensor
+
+    def scores(self, measure):
+        """What is to be small, shape (rates, seeds), infinite or NaN where a start has failed."""
+        return self.steps if measure == "steps" else self.gaps[-1].clamp(min=LEAST)
+
+    def best(self, measure, rule=tuning.strict):
+        """The best rate by the strict score or, with ``tuning.median``, by the median."""
+        return tuning.choose(rule(self.scores(measure)))
+
+    @property
+    def arrives(self):
+        return self.best("steps").index is not None
+
+
+def race(X: torch.Tensor, y: torch.Tensor, power: int, seconds: float, until: float, report=None) -> Race:
+    """The :class:`Race` on features (n, d) and labels (n,): steps sized to ``seconds``, ended when the monotonic clock shows
+    ``until``. ``report(share)`` is called now and then."""
+    X, y = _rows(X, y)
+    steps = _horizon(*X.shape, power, seconds)
+    field = _Field(losses.LpLoss(X, y, power), steps, until, report)
+    names = [*(f"depth {depth}" for depth in reversed(DEPTHS)), "Adam", "L-BFGS"]
+    found, threads = {}, torch.get_num_threads()
+    with concurrent.futures.ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        running = {name: pool.submit(field.run, name) for name in names}
+        try:
+            while concurrent.futures.wait(running.values(), 0.2).not_done:
+                pass
+        except BaseException:  # Ctrl-C, which the main thread alone hears
+            field.stopped = True
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(threads)
+    for name in sorted(names, key=lambda name: (not name.startswith("depth"), name)):
+        try:
+            found[name] = running[name].result()
+        except OutOfTime:
+            pass
+    runners = {name: _runner(name, runs, found.get("depth 1")) for name, runs in found.items()}
+    return Race(runners, steps, field.record, len(X), len(found) == len(names), seconds)
+
+
+class _Field:
+    """What all models share: the loss, the starts, the clock."""
+
+    def __init__(self, loss, steps, until, report):
+        self.loss, self.steps, self.until, self.report, self.stopped = loss, steps, until, report, False
+        self.record = descent.logarithmic(steps, POINTS)
+        try:
+            self.minimum = loss.value(losses.minimiser(loss)).item()
+        except RuntimeError as error:
+            raise ValueError(f"the least loss of this table cannot be found: {error}") from error
+        self.first = loss.value(torch.zeros(1, loss.shape[1], dtype=torch.float64)).item() - self.minimum
+        self.lock, self.shares = threading.Lock(), {}
+
+    def run(self, name):
+        """The :class:`_Runs` of one model, in a thread of its own."""
+        torch.set_num_threads(1)
+        runs = {"Adam": self._adam, "L-BFGS": self._lbfgs}.get(name)
+        gaps_of = runs or functools.partial(self._descent, int(name.split()[-1]))
+        rates, gaps = gaps_of()
+        gaps = (gaps - self.minimum) / self.first
+        self._tell(name, 1.0)
+        return _Runs(rates, gaps, _steps_to_goal(self.record, gaps))
+
+    def starts(self, depth):
+        dims = (self.loss.shape[1],) + (1,) * depth
+        starts = [chain.balanced_init(dims, chain.seeded(seed), std=STD) for seed in SEEDS]
+        return [torch.stack(layer) for layer in zip(*starts)]
+
+    def _descent(self, depth):
+        sweep = functools.partial(self._sweep, f"depth {depth}", self.starts(depth), optimizers.GD)
+
+        def survives(rate):
+            tenth = max(1, self.steps // 10)
+            return tuning.lives(sweep(torch.tensor([rate], dtype=torch.float64), tenth, [tenth])[0, 0])
+
+        rates = tuning.fine_grid(tuning.edge(survives, *BRACKET))
+        return self._widened(sweep, rates)
+
+    def _adam(self):
+        sweep = functools.partial(self._sweep, "Adam", self.starts(1), optimizers.Adam)
+        tenth, coarse = max(1, self.steps // 10), tuning.paper_grid(*ADAM)
+        ends = sweep(coarse, tenth, [tenth])[-1]
+        best = tuning.choose(tuning.median(ends)).index
+        return self._widened(sweep, tuning.around(coarse[0 if best is None else best].item()))
+
+    def _widened(self, sweep, rates):
+        """The runs at these rates, and at three more beyond an end while the best one lies there."""
+        values = sweep(rates, self.steps, self.record)
+        for _ in range(WIDENINGS):
+            gaps = (values - self.minimum) / self.first
+            runs = _Runs(rates, gaps, _steps_to_goal(self.record, gaps))
+            more = tuning.widened(rates, runs.best("steps" if runs.arrives else "gap"))
+            if not len(more):
+                break
+            rates, order = torch.cat([rates, more]).sort()
+            values = torch.cat([values, sweep(more, self.steps, self.record)], 1)[:, order]
+        return rates, values
+
+    def _sweep(self, name, layers, optimizer, rates, steps, record):
+        """The losses (records, rates, seeds); :class:`OutOfTime` where the clock ends the run."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise OutOfTime
+        report = functools.partial(self._look, name, steps == self.steps)
+        run, = descent.sweep([descent.Group(self.loss, layers, optimizer(rates[:, None]))], steps, record, report=report,
+                             time_limit=left)
+        if run.steps[-1] < steps and (run.diverged_at < 0).any():
+            raise OutOfTime
+        return run.padded_loss(len(record))
+
+    def _lbfgs(self):
+        """The lowest loss so far after each gradient, (records, 1, seeds)."""
+        curves = []
+        for start in self.starts(1)[0]:
+            seen = [self.loss.value(start).item()]
+
+            def value(w, seen=seen):
+                if self.stopped:
+                    raise _Stopped
+                if time.monotonic() >= self.until:
+                    raise OutOfTime
+                found, gradient = self.loss.value_and_gradient(torch.from_numpy(w)[None])
+                seen.append(found.item())
+                return found.item(), gradient[0].numpy()
+
+            minimize(value, start[0].numpy(), jac=True, method="L-BFGS-B",
+                     options={"ftol": 0, "gtol": 0, "maxfun": self.steps, "maxiter": self.steps})
+            best = np.minimum.accumulate(seen)
+            curves.append(best[np.minimum(self.record, len(best) - 1)])
+        return None, torch.from_numpy(np.stack(curves, 1))[:, None]
+
+    def _look(self, name, whole, step):
+        if self.stopped:
+            raise _Stopped
+        self._tell(name, (0.1 + 0.8 * step / self.steps) if whole else 0.1 * step / self.steps)
+
+    def _tell(self, name, share):
+        with self.lock:
+            self.shares[name] = max(share, self.shares.get(name, 0.0))
+            if self.report is not None:
+                self.report(sum(self.shares.values()) / (len(DEPTHS) + 2))
+
+
+def _rows(X, y):
+    """At most ``MOST_ROWS`` rows, fewer where there are many features, drawn with seed 0; the columns centred again."""
+    n, d = X.shape
+    most = min(n, MOST_ROWS, max(FEWER // d, 5 * d))
+    if most == n:
+        return X, y
+    chosen = torch.randperm(n, generator=chain.seeded(0))[:most].sort().values
+    X, y = X[chosen] - X[chosen].mean(0), y[chosen] - y[chosen].mean()
+    if not y.std(correction=0) > 1e-6:
+        raise ValueError(f"the target is constant in the {most} rows drawn for the race; expected one that varies")
+    return X, y / y.std(correction=0)
+
+
+def _horizon(n, d, power, seconds):
+    """How many steps: a function of the table's shape alone, so that the answer does not hang on the machine."""
+    operations = 120 * d**2 + 6000 * d if power == 2 else 1000 * n * d
+    steps = int(min(max(seconds * SPEED / operations, STEPS[0]), STEPS[1] * max(1.0, seconds / 60)))
+    size = 10 ** (len(str(steps)) - 2)
+    return steps // size * size
+
+
+def _steps_to_goal(record, gaps):
+    """Steps until the gap has fallen to ``GOAL``, shape (rates, seeds), between records along the chord of its logarithm;
+    infinity where it has not, or is above it again at the end."""
+    steps = torch.tensor(record, dtype=torch.float64)
+    below = gaps <= GOAL
+    first = below.to(torch.uint8).argmax(0)
+    before = (first - 1).clamp(min=0)
+    high, low = (gaps.gather(0, index[None])[0].clamp(min=LEAST).log() for index in (before, first))
+    share = ((high - np.log(GOAL)) / (high - low)).nan_to_num(1.0).clamp(0, 1)
+    found = steps[before] + share * (steps[first] - steps[before])
+    return torch.where(below.any(0) & (gaps[-1] <= GOAL), found, torch.inf)
+
+
+def _runner(name, runs, one):
+    """What is told of a model, beside ``one``, the runs of depth 1, or None."""
+    measure = "steps" if runs.arrives and (one is None or one.arrives) else "gap"
+    best = runs.best(measure).index
+    if best is None:
+        return Runner(name, None, torch.inf, torch.inf, runs.gaps[:, 0] * torch.nan)
+    curve = runs.gaps[:, best]
+    found = Runner(name, None if runs.rates is None else runs.rates[best].item(),
+                   tuning.median(curve[-1]).item(), tuning.median(runs.steps[best]).item(), curve)
+    if one is None or name == "depth 1" or one.best(measure).index is None:
+        return found
+    against = tuning.compare(runs.scores(measure)[best], one.scores(measure)[one.best(measure).index])
+    medians = [tuning.median(each.scores(measure)).min().item() for each in (runs, one)]
+    return dataclasses.replace(found, measure=measure, against=against, medians=medians[0] / medians[1])
