@@ -9,7 +9,7 @@ import torch
 
 from .. import plots, tuning
 from .conditions import FASTER, Conditions, Prediction
-from .racing import DEPTHS, GOAL, SEEDS, Race
+from .racing import DEPTHS, SEEDS, Race
 
 Outcome = Literal["faster", "ahead", "level", "behind", "not settled"]
 DRAWN = 1e-8  # of the first gap: curves end there
@@ -72,11 +72,11 @@ class Answer:
         return "\n".join(lines)
 
     def _table(self):
-        rows = [["", "rate", "gap at the end", "gradients to 1/1000", "over depth 1", "95 % interval"]]
+        rows = [["", "rate", "gap at the end", f"gradients to {self.race.goal:g}", "over depth 1", "95 % interval"]]
         for name, runner in self.race.runners.items():
-            against = runner.against
-            compared = ["", ""] if against is None else [f"{against.mean:.2g} {runner.measure}",
-                                                          f"{against.low:.2g} to {against.high:.2g}"]
+            versus = runner.versus
+            compared = ["", ""] if versus is None else [f"{versus.paired.mean:.3g} {versus.measure}",
+                                                         f"{versus.paired.low:.3g} to {versus.paired.high:.3g}"]
             rows.append([name, "" if runner.rate is None else f"{runner.rate:.1e}", f"{runner.gap:.1e}",
                          "not reached" if math.isinf(runner.steps) else f"{runner.steps:.0f}", *compared])
         widths = [max(map(len, column)) for column in zip(*rows)]
@@ -91,32 +91,31 @@ def judge(race: Race, power: int) -> Judgement:
     time, where at no rate all starts of a model survived, and where the medians at the rates best by the median, which may
     leave failed starts out, say the opposite.
     """
-    depths = [race.runners.get(f"depth {depth}") for depth in DEPTHS]
-    if None in depths:
-        return Judgement("not settled", f"At power {power} it is not settled: the {race.seconds:g} s were over before every "
-                         f"depth had made its {race.steps} steps; more seconds settle it.")
-    deeper = [runner for runner in depths[1:] if runner.against is not None and runner.against.mean == runner.against.mean]
+    said = f"At power {power} it is not settled"
+    depths = [race.runners[name] for name in (f"depth {depth}" for depth in DEPTHS) if name in race.runners]
+    if len(depths) < len(DEPTHS):
+        return Judgement("not settled", f"{said}: the {race.seconds:g} s were over before every depth had made its "
+                         f"{race.steps} steps; more seconds settle it.")
+    deeper = [(runner.name, runner.versus) for runner in depths if runner.versus and math.isfinite(runner.versus.paired.mean)]
     if not deeper:
-        return Judgement("not settled", f"At power {power} it is not settled: at no rate all {len(SEEDS)} starts of two depths "
-                         "came through.")
-    best = min(deeper, key=lambda runner: (runner.measure != "steps", runner.against.mean))
-    found = best.against
-    measured = (f"{found.mean:.2g} times the {'steps to a thousandth of' if best.measure == 'steps' else 'share of'} the first "
-                f"gap{'' if best.measure == 'steps' else f' after {race.steps} steps'} (95 % interval {found.low:.2g} to "
-                f"{found.high:.2g} over {len(SEEDS)} starts)")
-    if (found.ahead and best.medians > 1) or (found.behind and best.medians < 1):
-        return Judgement("not settled", f"At power {power} it is not settled: {best.name} has {measured}, but the opposite is "
-                         "true at rates that some starts do not survive.")
+        return Judgement("not settled", f"{said}: at no rate all {len(SEEDS)} starts of two depths came through.")
+    name, versus = min(deeper, key=lambda pair: (pair[1].measure != "steps", pair[1].paired.mean))
+    found, medians = versus.paired, versus.medians
+    to_goal, at_end = f"the steps to {race.goal:g} of the first gap", f"the gap after {race.steps} steps"
+    measured = (f"{found.mean:.3g} times {to_goal if versus.measure == 'steps' else at_end} (95 % interval {found.low:.3g} to "
+                f"{found.high:.3g} over {len(SEEDS)} starts)")
+    if (found.ahead and medians > 1) or (found.behind and medians < 1):
+        return Judgement("not settled", f"{said}: {name} has {measured}, but the opposite is true at rates that some starts do "
+                         "not survive.")
     outcome: Outcome = ("faster" if FASTER * found.mean <= 1 else "ahead") if found.ahead else "behind" if found.behind else "level"
-    words = {"faster": f"{best.name} makes gradient descent faster on this table",
-             "ahead": f"{best.name} is ahead of one layer on this table, by less than a factor of two",
-             "level": "more layers make no difference on this table that these starts show",
-             "behind": "more layers slow gradient descent down on this table"}[outcome]
-    return Judgement(outcome, f"At power {power} {words}: {best.name + ' has ' if outcome in ('level', 'behind') else ''}{measured}.")
+    little = ", by less than a factor of two" if 1 / FASTER < found.mean < FASTER else ""
+    words = {"faster": f"{name} makes gradient descent faster on this table:",
+             "ahead": f"{name} is ahead of one layer on this table{little}:",
+             "level": f"more layers are not shown to help on this table: {name} is {'behind' if medians > 1 else 'ahead'} in the "
+                      f"medians, by a factor of {medians:.3g}, and has",
+             "behind": f"more layers put gradient descent behind on this table{little}: {name} has"}[outcome]
+    return Judgement(outcome, f"At power {power} {words} {measured}.")
 
 
 def _of(rows, all_rows):
     return f"all {rows} rows" if rows == all_rows else f"{rows} of the {all_rows} rows, drawn with seed 0"
-
-
-assert GOAL == 1e-3  # what the table and the sentences call a thousandth

@@ -21,7 +21,8 @@ from .. import chain, descent, losses, optimizers, tuning
 SEEDS = (0, 1, 2, 3, 4)
 DEPTHS = (1, 2, 3)
 STD = 0.02  # of the start's end-to-end matrix, as in chapters 7 and 8
-GOAL = 1e-3  # of the first gap, as there
+GOALS = 1e-3, 1e-4  # of the first gap, as there; the second one where depth 1 is at the first after a few steps already
+FEW = 20
 LEAST = 1e-9  # of the first gap: below it a gap is rounding
 MOST_ROWS, FEWER = 2000, 100_000  # rows times features
 STEPS = 300, 10_000  # fewest and most
@@ -41,32 +42,41 @@ class _Stopped(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
+class Versus:
+    """A model against depth 1, by ``measure``, ``"steps"`` to the goal where all starts of both get there, else the
+    ``"gap"`` at the end. ``paired``: the ratio over the starts, each model at its best rate that all starts survive;
+    ``medians``: the ratio of the medians, each at its best rate by the median, a failed start counted as infinity."""
+
+    measure: str
+    paired: tuning.Comparison
+    medians: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Runner:
     """One model at the end. ``rate``: its best one that all five starts survive, None for L-BFGS; ``gap``: the median gap
-    there at the end, and ``steps``: the median of the steps to a thousandth, infinity where it is not reached; ``curve``:
-    the gaps there (records, seeds), as shares of the first gap, NaN of a failed start. ``measure``: whether it is compared
-    with depth 1 by ``"steps"`` or by ``"gap"``, ``against`` the paired ratio, ``medians`` the ratio of the medians at the
-    rates best by the median, a failed start counted as infinity; None for depth 1 itself and where nothing can be said."""
+    there at the end, and ``steps``: the median of the steps to the goal, infinity where it is not reached; ``curve``: the
+    gaps there (records, seeds), as shares of the first gap, NaN of a failed start. ``versus``: depth 1, or None."""
 
     name: str
     rate: float | None
     gap: float
     steps: float
     curve: torch.Tensor
-    measure: str | None = None
-    against: tuning.Comparison | None = None
-    medians: float | None = None
+    versus: Versus | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Race:
     """``runners`` by name, those that were through in time; ``steps``: how many each had; ``records``: at which of them
-    the curves say the gap; ``rows``: how many of the table's rows were raced on; ``settled``: whether all were through."""
+    the curves say the gap; ``rows``: how many of the table's rows were raced on; ``goal``: the share of the first gap to
+    which steps are counted; ``settled``: whether all were through."""
 
     runners: dict[str, Runner]
     steps: int
     records: list[int]
     rows: int
+    goal: float
     settled: bool
     seconds: float
 
@@ -98,7 +108,7 @@ def race(X: torch.Tensor, y: torch.Tensor, power: int, seconds: float, until: fl
     X, y = _rows(X, y)
     steps = _horizon(*X.shape, power, seconds)
     field = _Field(losses.LpLoss(X, y, power), steps, until, report)
-    names = [*(f"depth {depth}" for depth in reversed(DEPTHS)), "Adam", "L-BFGS"]
+    names = [*(f"depth {depth}" for depth in DEPTHS), "Adam", "L-BFGS"]  # depth 1 first: the others wait for its goal
     found, threads = {}, torch.get_num_threads()
     with concurrent.futures.ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         running = {name: pool.submit(field.run, name) for name in names}
@@ -111,17 +121,17 @@ def race(X: torch.Tensor, y: torch.Tensor, power: int, seconds: float, until: fl
             raise
         finally:
             torch.set_num_threads(threads)
-    for name in sorted(names, key=lambda name: (not name.startswith("depth"), name)):
+    for name in names:
         try:
             found[name] = running[name].result()
         except OutOfTime:
             pass
     runners = {name: _runner(name, runs, found.get("depth 1")) for name, runs in found.items()}
-    return Race(runners, steps, field.record, len(X), len(found) == len(names), seconds)
+    return Race(runners, steps, field.record, len(X), field.goal, len(found) == len(names), seconds)
 
 
 class _Field:
-    """What all models share: the loss, the starts, the clock."""
+    """What all models share: the loss, the starts, the clock, and the goal, which depth 1 sets when its grid has run."""
 
     def __init__(self, loss, steps, until, report):
         self.loss, self.steps, self.until, self.report, self.stopped = loss, steps, until, report, False
@@ -132,16 +142,19 @@ class _Field:
             raise ValueError(f"the least loss of this table cannot be found: {error}") from error
         self.first = loss.value(torch.zeros(1, loss.shape[1], dtype=torch.float64)).item() - self.minimum
         self.lock, self.shares = threading.Lock(), {}
+        self.goal, self.has_goal = GOALS[0], threading.Event()
 
     def run(self, name):
         """The :class:`_Runs` of one model, in a thread of its own."""
         torch.set_num_threads(1)
-        runs = {"Adam": self._adam, "L-BFGS": self._lbfgs}.get(name)
-        gaps_of = runs or functools.partial(self._descent, int(name.split()[-1]))
-        rates, gaps = gaps_of()
-        gaps = (gaps - self.minimum) / self.first
+        own = {"Adam": self._adam, "L-BFGS": self._lbfgs}.get(name)
+        try:
+            found = own() if own else self._descent(int(name.split()[-1]))
+        finally:
+            if name == "depth 1":
+                self.has_goal.set()  # whatever has happened: the others wait for it
         self._tell(name, 1.0)
-        return _Runs(rates, gaps, _steps_to_goal(self.record, gaps))
+        return found
 
     def starts(self, depth):
         dims = (self.loss.shape[1],) + (1,) * depth
@@ -156,7 +169,7 @@ class _Field:
             return tuning.lives(sweep(torch.tensor([rate], dtype=torch.float64), tenth, [tenth])[0, 0])
 
         rates = tuning.fine_grid(tuning.edge(survives, *BRACKET))
-        return self._widened(sweep, rates)
+        return self._widened(sweep, rates, sets_goal=depth == 1)
 
     def _adam(self):
         sweep = functools.partial(self._sweep, "Adam", self.starts(1), optimizers.Adam)
@@ -165,18 +178,37 @@ class _Field:
         best = tuning.choose(tuning.median(ends)).index
         return self._widened(sweep, tuning.around(coarse[0 if best is None else best].item()))
 
-    def _widened(self, sweep, rates):
-        """The runs at these rates, and at three more beyond an end while the best one lies there."""
+    def _widened(self, sweep, rates, sets_goal=False):
+        """The :class:`_Runs` at these rates, and at three more beyond an end while the best one lies there."""
         values = sweep(rates, self.steps, self.record)
+        if sets_goal:
+            self.goal = self._goal(values)
+            self.has_goal.set()
+        self.has_goal.wait()
+        runs = self._runs(rates, values)
         for _ in range(WIDENINGS):
-            gaps = (values - self.minimum) / self.first
-            runs = _Runs(rates, gaps, _steps_to_goal(self.record, gaps))
             more = tuning.widened(rates, runs.best("steps" if runs.arrives else "gap"))
             if not len(more):
                 break
             rates, order = torch.cat([rates, more]).sort()
             values = torch.cat([values, sweep(more, self.steps, self.record)], 1)[:, order]
-        return rates, values
+            runs = self._runs(rates, values)
+        return runs
+
+    def _goal(self, values):
+        """The first of ``GOALS`` for which depth 1 needs more than a few steps, of those that all starts reach."""
+        for goal in GOALS[:-1]:
+            steps = tuning.strict(_steps_to(goal, self.record, self._gaps(values))).min()
+            if not steps < FEW:
+                return goal
+        return GOALS[-1]
+
+    def _gaps(self, values):
+        return (values - self.minimum) / self.first
+
+    def _runs(self, rates, values):
+        gaps = self._gaps(values)
+        return _Runs(rates, gaps, _steps_to(self.goal, self.record, gaps))
 
     def _sweep(self, name, layers, optimizer, rates, steps, record):
         """The losses (records, rates, seeds); :class:`OutOfTime` where the clock ends the run."""
@@ -209,7 +241,8 @@ class _Field:
                      options={"ftol": 0, "gtol": 0, "maxfun": self.steps, "maxiter": self.steps})
             best = np.minimum.accumulate(seen)
             curves.append(best[np.minimum(self.record, len(best) - 1)])
-        return None, torch.from_numpy(np.stack(curves, 1))[:, None]
+        self.has_goal.wait()
+        return self._runs(None, torch.from_numpy(np.stack(curves, 1))[:, None])
 
     def _look(self, name, whole, step):
         if self.stopped:
@@ -244,17 +277,17 @@ def _horizon(n, d, power, seconds):
     return steps // size * size
 
 
-def _steps_to_goal(record, gaps):
-    """Steps until the gap has fallen to ``GOAL``, shape (rates, seeds), between records along the chord of its logarithm;
+def _steps_to(goal, record, gaps):
+    """Steps until the gap has fallen to ``goal``, shape (rates, seeds), between records along the chord of its logarithm;
     infinity where it has not, or is above it again at the end."""
     steps = torch.tensor(record, dtype=torch.float64)
-    below = gaps <= GOAL
+    below = gaps <= goal
     first = below.to(torch.uint8).argmax(0)
     before = (first - 1).clamp(min=0)
     high, low = (gaps.gather(0, index[None])[0].clamp(min=LEAST).log() for index in (before, first))
-    share = ((high - np.log(GOAL)) / (high - low)).nan_to_num(1.0).clamp(0, 1)
+    share = ((high - np.log(goal)) / (high - low)).nan_to_num(1.0).clamp(0, 1)
     found = steps[before] + share * (steps[first] - steps[before])
-    return torch.where(below.any(0) & (gaps[-1] <= GOAL), found, torch.inf)
+    return torch.where(below.any(0) & (gaps[-1] <= goal), found, torch.inf)
 
 
 def _runner(name, runs, one):
@@ -268,6 +301,6 @@ def _runner(name, runs, one):
                    tuning.median(curve[-1]).item(), tuning.median(runs.steps[best]).item(), curve)
     if one is None or name == "depth 1" or one.best(measure).index is None:
         return found
-    against = tuning.compare(runs.scores(measure)[best], one.scores(measure)[one.best(measure).index])
+    paired = tuning.compare(runs.scores(measure)[best], one.scores(measure)[one.best(measure).index])
     medians = [tuning.median(each.scores(measure)).min().item() for each in (runs, one)]
-    return dataclasses.replace(found, measure=measure, against=against, medians=medians[0] / medians[1])
+    return dataclasses.replace(found, versus=Versus(measure, paired, medians[0] / medians[1]))
