@@ -1,7 +1,7 @@
 """Will depth help on this table? Conditions first, then a race of depths 1, 2 and 3, Adam and L-BFGS.
 
 ``reading`` (a table becomes a data set, and says what was done), ``conditions`` (what chapter 8 asks of a table),
-``racing`` (every model at its own best rate), ``answer`` (the verdict in words) and ``page`` (HTML): each needs only
+``sizes`` and ``racing`` (every model at its own best rate), ``answer`` (the verdict in words) and ``page`` (HTML): each needs only
 those named before it. pandas is wanted by :func:`read` alone, and imported there.
 """
 

@@ -9,7 +9,7 @@ import torch
 
 from .. import plots, tuning
 from .conditions import FASTER, Conditions, Prediction
-from .racing import DEPTHS, SEEDS, Race
+from .racing import DEPTHS, LEAST, SEEDS, Race
 
 Outcome = Literal["faster", "ahead", "level", "behind", "not settled"]
 DRAWN = 1e-8  # of the first gap: curves end there
@@ -59,7 +59,7 @@ class Answer:
 
     def __str__(self):
         found, race = self.conditions, self.race
-        lines = [f"{self.rows} rows, {self.features} features, target {self.target}, power {self.power}"]
+        lines = [f"{self.rows} rows, {self.features} features, target {self.target}, power {self.power}; columns standardised"]
         lines += [f"left out  {name}: {why}" for name, why in self.dropped.items()] + [f"done  {note}" for note in self.notes]
         lines += ["", f"conditioning                    {found.conditioning:.3g}, in {found.rank} directions",
                   f"noise over signal               {found.noise:.2f}",
@@ -77,7 +77,8 @@ class Answer:
             versus = runner.versus
             compared = ["", ""] if versus is None else [f"{versus.paired.mean:.3g} {versus.measure}",
                                                          f"{versus.paired.low:.3g} to {versus.paired.high:.3g}"]
-            rows.append([name, "" if runner.rate is None else f"{runner.rate:.1e}", f"{runner.gap:.1e}",
+            rate, gap = "" if runner.rate is None else f"{runner.rate:.1e}", f"{runner.gap:.1e}"
+            rows.append([name, rate, gap if runner.gap >= LEAST else f"below {LEAST:g}",
                          "not reached" if math.isinf(runner.steps) else f"{runner.steps:.0f}", *compared])
         widths = [max(map(len, column)) for column in zip(*rows)]
         return ["  ".join(cell.ljust(width) if not place else cell.rjust(width)

@@ -17,6 +17,8 @@ import torch
 from scipy.optimize import minimize
 
 from .. import chain, descent, losses, optimizers, tuning
+from ..annotations import Report
+from . import sizes
 
 SEEDS = (0, 1, 2, 3, 4)
 DEPTHS = (1, 2, 3)
@@ -24,9 +26,6 @@ STD = 0.02  # of the start's end-to-end matrix, as in chapters 7 and 8
 GOALS = 1e-3, 1e-4  # of the first gap, as there; the second one where depth 1 is at the first after a few steps already
 FEW = 20
 LEAST = 1e-9  # of the first gap: below it a gap is rounding
-MOST_ROWS, FEWER = 2000, 100_000  # rows times features
-STEPS = 300, 10_000  # fewest and most
-SPEED = 6e9  # floating-point operations in half a second on two cores
 BRACKET = 1e-12, 1e3
 ADAM = -4, 0
 POINTS = 400
@@ -102,11 +101,13 @@ class _Runs:
         return self.best("steps").index is not None
 
 
-def race(X: torch.Tensor, y: torch.Tensor, power: int, seconds: float, until: float, report=None) -> Race:
+def race(X: torch.Tensor, y: torch.Tensor, power: int, seconds: float, until: float,
+         report: Report | None = None) -> Race:
     """The :class:`Race` on features (n, d) and labels (n,): steps sized to ``seconds``, ended when the monotonic clock shows
     ``until``. ``report(share)`` is called now and then."""
-    X, y = _rows(X, y)
-    steps = _horizon(*X.shape, power, seconds)
+    X, y = sizes.drawn(X, y)
+    n, d = X.shape
+    steps = sizes.horizon(n, d, power, seconds)
     field = _Field(losses.LpLoss(X, y, power), steps, until, report)
     names = [*(f"depth {depth}" for depth in DEPTHS), "Adam", "L-BFGS"]  # depth 1 first: the others wait for its goal
     found, threads = {}, torch.get_num_threads()
@@ -114,10 +115,10 @@ def race(X: torch.Tensor, y: torch.Tensor, power: int, seconds: float, until: fl
         running = {name: pool.submit(field.run, name) for name in names}
         try:
             while concurrent.futures.wait(running.values(), 0.2).not_done:
-                pass
+                failed = [one.exception() for one in running.values() if one.done()]
+                field.stopped |= not all(error is None or isinstance(error, OutOfTime) for error in failed)
         except BaseException:  # Ctrl-C, which the main thread alone hears
             field.stopped = True
-            pool.shutdown(cancel_futures=True)
             raise
         finally:
             torch.set_num_threads(threads)
@@ -140,7 +141,10 @@ class _Field:
             self.minimum = loss.value(losses.minimiser(loss)).item()
         except RuntimeError as error:
             raise ValueError(f"the least loss of this table cannot be found: {error}") from error
-        self.first = loss.value(torch.zeros(1, loss.shape[1], dtype=torch.float64)).item() - self.minimum
+        at_zero = loss.value(torch.zeros(1, loss.shape[1], dtype=torch.float64)).item()
+        self.first = at_zero - self.minimum
+        if not self.first > 1e-9 * at_zero:
+            raise ValueError("the columns say nothing of the target: no linear model has less loss than none; expected some signal")
         self.lock, self.shares = threading.Lock(), {}
         self.goal, self.has_goal = GOALS[0], threading.Event()
 
@@ -196,12 +200,9 @@ class _Field:
         return runs
 
     def _goal(self, values):
-        """The first of ``GOALS`` for which depth 1 needs more than a few steps, of those that all starts reach."""
-        for goal in GOALS[:-1]:
-            steps = tuning.strict(_steps_to(goal, self.record, self._gaps(values))).min()
-            if not steps < FEW:
-                return goal
-        return GOALS[-1]
+        """The first of ``GOALS`` or, where depth 1 is there after a few steps and all its starts reach the second, that."""
+        first, second = (tuning.strict(_steps_to(goal, self.record, self._gaps(values))).min() for goal in GOALS)
+        return GOALS[1] if first < FEW and second.isfinite() else GOALS[0]
 
     def _gaps(self, values):
         return (values - self.minimum) / self.first
@@ -254,27 +255,6 @@ class _Field:
             self.shares[name] = max(share, self.shares.get(name, 0.0))
             if self.report is not None:
                 self.report(sum(self.shares.values()) / (len(DEPTHS) + 2))
-
-
-def _rows(X, y):
-    """At most ``MOST_ROWS`` rows, fewer where there are many features, drawn with seed 0; the columns centred again."""
-    n, d = X.shape
-    most = min(n, MOST_ROWS, max(FEWER // d, 5 * d))
-    if most == n:
-        return X, y
-    chosen = torch.randperm(n, generator=chain.seeded(0))[:most].sort().values
-    X, y = X[chosen] - X[chosen].mean(0), y[chosen] - y[chosen].mean()
-    if not y.std(correction=0) > 1e-6:
-        raise ValueError(f"the target is constant in the {most} rows drawn for the race; expected one that varies")
-    return X, y / y.std(correction=0)
-
-
-def _horizon(n, d, power, seconds):
-    """How many steps: a function of the table's shape alone, so that the answer does not hang on the machine."""
-    operations = 120 * d**2 + 6000 * d if power == 2 else 1000 * n * d
-    steps = int(min(max(seconds * SPEED / operations, STEPS[0]), STEPS[1] * max(1.0, seconds / 60)))
-    size = 10 ** (len(str(steps)) - 2)
-    return steps // size * size
 
 
 def _steps_to(goal, record, gaps):

@@ -119,6 +119,8 @@ def _feature(name, column, kept, notes):
     entries, odd, fault = _numbers(column)
     if fault:
         return None, fault
+    if str(name).startswith("Unnamed: ") and (np.diff(entries) == 1).all():
+        return None, "numbers of the rows, without a name"
     entries = entries[kept]
     missing = np.isnan(entries)
     if missing.mean() > MISSING:
@@ -127,8 +129,6 @@ def _feature(name, column, kept, notes):
         return entries, None
     if _flat(entries[~missing]):
         return None, f"constant, {entries[~missing][0]:g}"
-    if str(name).startswith("Unnamed: ") and (np.diff(entries) == 1).all():
-        return None, "numbers of the rows, without a name"
     if missing.any():
         notes.append(f"{name}: {missing.sum()} missing {'entry' if missing.sum() == 1 else 'entries'} filled with the "
                      f"mean{_such_as(odd)}")
