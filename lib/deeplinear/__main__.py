@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from . import about, asking, data, networks, recorded, shards, verification
+from . import __version__, about, asking, data, networks, recorded, shards, verification
 from .experiments import EXPERIMENTS, data_of
 
 
@@ -42,7 +42,7 @@ def main(arguments=None):
 def _parser():
     parser = argparse.ArgumentParser(prog="deeplinear", description="Ask whether depth helps on a table, read the laws of a "
                                      "network, run and record the book's experiments.")
-    parser.add_argument("--version", action="version", version=f"deeplinear {recorded.version('deeplinear')}")
+    parser.add_argument("--version", action="version", version=f"deeplinear {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     ask = commands.add_parser("ask", help="will depth help on this table? predict, race, and say")
     ask.add_argument("table", metavar="TABLE.csv")

@@ -9,7 +9,7 @@ import torch
 
 from .. import plots, tuning
 from .conditions import FASTER, Conditions, Prediction
-from .racing import DEPTHS, LEAST, SEEDS, Race
+from .racing import DEPTHS, LEAST, NAMES, SEEDS, Race
 
 Outcome = Literal["faster", "ahead", "level", "behind", "not settled"]
 DRAWN = 1e-8  # of the first gap: curves end there
@@ -81,8 +81,10 @@ class Answer:
             rows.append([name, rate, gap if runner.gap >= LEAST else f"below {LEAST:g}",
                          "not reached" if math.isinf(runner.steps) else f"{runner.steps:.0f}", *compared])
         widths = [max(map(len, column)) for column in zip(*rows)]
-        return ["  ".join(cell.ljust(width) if not place else cell.rjust(width)
-                          for place, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
+        lines = ["  ".join(cell.ljust(width) if not place else cell.rjust(width)
+                           for place, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
+        late = [name for name in NAMES if name not in self.race.runners]
+        return lines + ([f"not through in {self.race.seconds:g} s: {', '.join(late)}"] if late else [])
 
 
 def judge(race: Race, power: int) -> Judgement:
@@ -100,7 +102,7 @@ def judge(race: Race, power: int) -> Judgement:
     deeper = [(runner.name, runner.versus) for runner in depths if runner.versus and math.isfinite(runner.versus.paired.mean)]
     if not deeper:
         return Judgement("not settled", f"{said}: at no rate all {len(SEEDS)} starts of two depths came through.")
-    name, versus = min(deeper, key=lambda pair: (pair[1].measure != "steps", pair[1].paired.mean))
+    name, versus = min(deeper, key=lambda pair: (not pair[1].paired.ahead, pair[1].measure != "steps", pair[1].paired.mean))
     found, medians = versus.paired, versus.medians
     to_goal, at_end = f"the steps to {race.goal:g} of the first gap", f"the gap after {race.steps} steps"
     measured = (f"{found.mean:.3g} times {to_goal if versus.measure == 'steps' else at_end} (95 % interval {found.low:.3g} to "
@@ -112,10 +114,15 @@ def judge(race: Race, power: int) -> Judgement:
     little = ", by less than a factor of two" if 1 / FASTER < found.mean < FASTER else ""
     words = {"faster": f"{name} makes gradient descent faster on this table:",
              "ahead": f"{name} is ahead of one layer on this table{little}:",
-             "level": f"more layers are not shown to help on this table: {name} is {'behind' if medians > 1 else 'ahead'} in the "
-                      f"medians, by a factor of {medians:.3g}, and has",
+             "level": f"more layers are not shown to help on this table: {name}, {_middle(race, name, versus.measure)} in the "
+                      f"median against {_middle(race, 'depth 1', versus.measure)}, has",
              "behind": f"more layers put gradient descent behind on this table{little}: {name} has"}[outcome]
     return Judgement(outcome, f"At power {power} {words} {measured}.")
+
+
+def _middle(race, name, measure):
+    runner = race.runners[name]
+    return f"{runner.steps:.0f} steps" if measure == "steps" else f"a gap of {runner.gap:.2g}"
 
 
 def _of(rows, all_rows):

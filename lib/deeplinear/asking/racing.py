@@ -22,6 +22,7 @@ from . import sizes
 
 SEEDS = (0, 1, 2, 3, 4)
 DEPTHS = (1, 2, 3)
+NAMES = (*(f"depth {depth}" for depth in DEPTHS), "Adam", "L-BFGS")  # depth 1 first: the others wait for its goal
 STD = 0.02  # of the start's end-to-end matrix, as in chapters 7 and 8
 GOALS = 1e-3, 1e-4  # of the first gap, as there; the second one where depth 1 is at the first after a few steps already
 FEW = 20
@@ -109,10 +110,9 @@ def race(X: torch.Tensor, y: torch.Tensor, power: int, seconds: float, until: fl
     n, d = X.shape
     steps = sizes.horizon(n, d, power, seconds)
     field = _Field(losses.LpLoss(X, y, power), steps, until, report)
-    names = [*(f"depth {depth}" for depth in DEPTHS), "Adam", "L-BFGS"]  # depth 1 first: the others wait for its goal
     found, threads = {}, torch.get_num_threads()
     with concurrent.futures.ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        running = {name: pool.submit(field.run, name) for name in names}
+        running = {name: pool.submit(field.run, name) for name in NAMES}
         try:
             while concurrent.futures.wait(running.values(), 0.2).not_done:
                 failed = [one.exception() for one in running.values() if one.done()]
@@ -122,13 +122,13 @@ def race(X: torch.Tensor, y: torch.Tensor, power: int, seconds: float, until: fl
             raise
         finally:
             torch.set_num_threads(threads)
-    for name in names:
+    for name in NAMES:
         try:
             found[name] = running[name].result()
         except OutOfTime:
             pass
     runners = {name: _runner(name, runs, found.get("depth 1")) for name, runs in found.items()}
-    return Race(runners, steps, field.record, len(X), field.goal, len(found) == len(names), seconds)
+    return Race(runners, steps, field.record, len(X), field.goal, len(found) == len(NAMES), seconds)
 
 
 class _Field:
@@ -254,7 +254,7 @@ class _Field:
         with self.lock:
             self.shares[name] = max(share, self.shares.get(name, 0.0))
             if self.report is not None:
-                self.report(sum(self.shares.values()) / (len(DEPTHS) + 2))
+                self.report(sum(self.shares.values()) / len(NAMES))
 
 
 def _steps_to(goal, record, gaps):
