@@ -25,7 +25,7 @@ class Judgement:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """The answer of :func:`deeplinear.ask`; ``print`` shows all of it.
+    """The answer of :func:`deeplinear.asking.ask`; ``print`` shows all of it.
 
     ``verdict``: a sentence; ``outcome``: ``"faster"`` (ahead by a factor of two or more), ``"ahead"``, ``"level"``,
     ``"behind"`` or ``"not settled"``, of the better of depths 2 and 3 against depth 1. ``prediction``: what the
