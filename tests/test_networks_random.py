@@ -1,6 +1,7 @@
 """Random modules from a grammar of layers: every law that is returned is kept by an exact step, and none was misread.
 
-``NETWORK_MODULES`` says how many modules are drawn: a few in the ordinary tests, 2000 once a week.
+``NETWORK_MODULES`` says which seeds are drawn, ``LAST`` or ``FIRST:LAST``: 200 in the ordinary tests, where the guard tries
+each law once and this test three times more; 2000 once a week, with all that the guard does.
 """
 
 import os
@@ -13,7 +14,8 @@ from network_step import prepared, step
 from torch import nn
 from torch.nn import functional as F
 
-COUNT = int(os.environ.get("NETWORK_MODULES", 12))
+FIRST, _, LAST = os.environ.get("NETWORK_MODULES", "200").rpartition(":")
+SEEDS, FEW = range(int(FIRST or 0), int(LAST)), "NETWORK_MODULES" not in os.environ
 BATCH, LENGTH = 2, 4
 
 
@@ -159,6 +161,47 @@ def grouped(net, name):
     return forward
 
 
+def rotary(net, name):
+    """Rotary positions of two frequencies, equal or not, on all channels of a head or on half; scores by hand or not."""
+    width, by_hand, angles = net.width, net.draw.random() < 0.5, torch.tensor(net.draw.choice([[1.0, 1.0], [1.0, 0.3], [1.0], [0.5, 0.0]]))
+    net.part(name, nn.ModuleList([nn.Linear(width, 8), nn.Linear(width, 4 * (2 if by_hand else 1)), nn.Linear(width, 4)]))
+    net.width = 4
+    turns = [torch.arange(LENGTH)[:, None] * angles]
+
+    def turned(x):
+        half, (cos, sin) = len(angles), (function(turns[0].to(x)) for function in (torch.cos, torch.sin))
+        a, b = x[..., :half], x[..., half:2 * half]
+        return torch.cat([a * cos - b * sin, a * sin + b * cos, x[..., 2 * half:]], -1)
+
+    def forward(net, x, shown):
+        q, k = (turned(layer(x).unflatten(-1, (-1, 4)).transpose(1, 2)) for layer in getattr(net, name)[:2])
+        v = getattr(net, name)[2](x)[:, None]
+        weights = (q @ k.transpose(-1, -2) / 2).softmax(-1) if by_hand else None
+        y = weights @ v if by_hand else F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return y.mean(1)
+
+    return forward
+
+
+def plain_heads(net, name):
+    """Scores by hand, whose keys' bias softmax does not see; or are they squared, masked, joined to others, summed elsewhere?"""
+    net.part(name, nn.ModuleList([nn.Linear(net.width, 3), nn.Linear(net.width, 3), nn.Linear(net.width, 4)]))
+    net.width = 4
+    change = net.draw.choice([lambda s: s, lambda s: s / 3, lambda s: s.square(), lambda s: s.transpose(-1, -2),
+                              lambda s: s.masked_fill(torch.ones_like(s).tril() == 0, -torch.inf), lambda s: F.pad(s, (0, 1)),
+                              lambda s: s.masked_fill(torch.ones_like(s).tril() == 0, -1.0), lambda s: s + torch.ones(LENGTH).to(s)])
+    keys = net.draw.choice([lambda k: k, lambda k: k.relu(), lambda k: k * torch.arange(LENGTH).to(k)[:, None], lambda k: 2 * k,
+                            lambda k: torch.cat([k, 2 * k], 1)[:, 2:2 + LENGTH]])
+    again = net.draw.random() < 0.1
+
+    def forward(net, x, shown):
+        q, k, v = (layer(x) for layer in getattr(net, name))
+        y = change(q @ keys(k).transpose(-1, -2)).softmax(-1)[..., :LENGTH] @ v
+        return y + k.sum() if again else y
+
+    return forward
+
+
 def used_again(net, name):
     kept = [key for key, part in net._modules.items() if isinstance(part, nn.Linear) and part.in_features == net.width]
     if not kept:
@@ -262,13 +305,16 @@ def mixed_tokens(net, name):
 
 
 STEPS = [dense, dense, dense, activation, activation, pointwise, moved, halved, joined, residual, residual, norm, batch_norm, convolution,
-         attention, grouped, used_again, transposed, tied_bias, product, adapter, gain, by_token, frozen, shown_too, detached, in_place,
+         attention, grouped, rotary, plain_heads, used_again, transposed, tied_bias, product, adapter, gain, by_token, frozen, shown_too, detached, in_place,
          mixed_tokens]
 
 
-@pytest.mark.parametrize("seed", [*range(COUNT), 395])  # 395: both sides of one matrix are the same two units
-def test_every_law_of_a_random_module_is_kept(seed):
+@pytest.mark.parametrize("seed", [*SEEDS, 395][:len(SEEDS) + FEW])  # 395: both sides of one matrix are the same two units
+def test_every_law_of_a_random_module_is_kept(seed, monkeypatch):
     net = Drawn(seed)
+    if FEW:
+        monkeypatch.setattr(dl.networks.guard, "SCALES", (1.0,))
+        monkeypatch.setattr(dl.networks.guard, "DRAWS", 1)
     laws = dl.laws(net, net.example)
     for one in laws.refused:
         assert "misread" not in one.reason and "its defect is" not in one.reason, (net.text, one)

@@ -7,11 +7,12 @@
 
 import torch
 
-from . import graph, guard
+from . import graph, guard, rotations
 from .law import Law, Laws, Refused
 from .operations import OPERATIONS
 from .pairs import find
 from .reading import Reader
+from .shifts import Shifts
 
 __all__ = ["Law", "Laws", "Refused", "laws"]
 
@@ -32,9 +33,13 @@ def laws(net: torch.nn.Module, example: torch.Tensor | tuple | dict) -> Laws:
             double = graph.twin(net)
             frozen = graph.untouchable(net, double, args, kwargs)
             reader = Reader(double, frozen, graph.hooked(net))
-            for program in graph.graphs(double, args, kwargs):
+            shifts, programs = Shifts(reader), list(graph.graphs(double, args, kwargs))
+            for program in programs:
                 reader.read(program, OPERATIONS)
+                shifts.read(program)
             found, refused = find(reader)
+            found += rotations.find(reader, programs, found)
+            found, refused = (one + other for one, other in zip((found, refused), shifts.find(reader.parameters)))
             defects = guard.worst(found, double, args, kwargs)
         except graph.Unreadable as error:
             return Laws([], [Refused((), 0, str(error))], net)

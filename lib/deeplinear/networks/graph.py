@@ -27,10 +27,12 @@ class Unreadable(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """``nodes`` in order; ``names``: what each placeholder that is a parameter is called by ``named_parameters``."""
+    """``nodes`` in order; ``names``: what each placeholder that is a parameter is called by ``named_parameters``;
+    ``constants``: the values of those that are buffers or constants."""
 
     nodes: list
     names: dict
+    constants: dict
 
 
 class WithTraces(nn.Module):
@@ -224,11 +226,14 @@ def _told(error):
 def _graph(program, double):
     from torch.export.graph_signature import InputKind  # slow to import, and few need it
     called = {id(parameter): name for name, parameter in double.named_parameters()}
-    names = {}
+    names, constants = {}, {}
     for spec in program.graph_signature.input_specs:
         if spec.kind == InputKind.PARAMETER:
             names[spec.arg.name] = called[id(double.get_parameter(spec.target.removeprefix("net.")))]
-    return Graph(list(program.graph_module.graph.nodes), names)
+        elif spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            found = program.constants.get(spec.target, program.state_dict.get(spec.target))
+            constants |= {spec.arg.name: found} if isinstance(found, torch.Tensor) else {}
+    return Graph(list(program.graph_module.graph.nodes), names, constants)
 
 
 def place(node):
