@@ -41,11 +41,11 @@ class Paths:
         return self._sources[node]
 
     def _source(self, node):
-        if node in self._overwritten:
-            return False
         if node.op == "placeholder":
-            return None if node.name in self.program.constants else False
-        if node.op != "call_function" or mutates(node) or hook_on(self.hooked, node) or name_of(node) in RANDOM:
+            return None if node.name in self.program.constants and node not in self._overwritten else False
+        if node.op != "call_function" or node in self._overwritten or hook_on(self.hooked, node) or name_of(node) in RANDOM:
+            return False
+        if mutates(node) and name_of(node) != "detach_":
             return False
         if name_of(node) == "linear":
             return node if all(part is None or part.name in self.program.names for part in node.args[1:]) else False

@@ -5,6 +5,7 @@ and softmax does not see that. As with degrees, every operation that is not list
 """
 
 import collections
+import contextlib
 from fractions import Fraction
 
 import torch
@@ -20,6 +21,7 @@ MOVES = set(operations.NAMES[elementwise.move].split())
 SHAPES = {name for made in (elementwise.made, elementwise.zeros) for name in operations.NAMES[made].split()}  # these read shapes alone
 ATTENTION = {"scaled_dot_product_attention", "softmax", "_softmax"}
 
+JOINED = "keys joined to others"
 QUERIES, VALUES = "they move queries", "they move queries, values or masks"
 
 
@@ -59,12 +61,13 @@ class Shifts:
                 "_softmax": self._softmax, "cat": self._join, "stack": self._join, "add": self._add, "sub": self._add,
                 "mul": self._scale, "div": self._scale, "matmul": self._product, "bmm": self._product, "masked_fill": self._mask,
                 "baddbmm": self._product_and_sum, "einsum": self._einsum, "to": self._same, "_to_copy": self._same,
-                "contiguous": self._same, "clone": self._same}
+                "type_as": self._same, "contiguous": self._same, "clone": self._same}
         found = NotImplemented
-        if name in read:
-            found = read[name](node, *node.args, **node.kwargs)
-        elif name in MOVES and isinstance(self._of(node.args[0]), torch.Tensor):
-            found = node.target(self._of(node.args[0]).contiguous(), *node.args[1:], **node.kwargs)
+        with contextlib.suppress(Exception):  # arguments that are not expected; what was said already only costs laws
+            if name in read:
+                found = read[name](node, *node.args, **node.kwargs)
+            elif name in MOVES and isinstance(self._of(node.args[0]), torch.Tensor):
+                found = node.target(self._of(node.args[0]).contiguous(), *node.args[1:], **node.kwargs)
         return self._kill(node) if found is NotImplemented else found
 
     def _of(self, node):
@@ -173,7 +176,7 @@ class Shifts:
         rows = Rows()
         for value, axis, to in parts:
             if value is not None:
-                self.degrees.equal(value, value.narrow(axis, 0, 1), "keys joined to others")
+                self.degrees.equal(value, value.narrow(axis, 0, 1), JOINED)
                 rows[to] = value.unique()
         return rows
 
@@ -196,7 +199,7 @@ class Shifts:
         if isinstance(keys, Rows):
             return NotImplemented
         if keys is not None:
-            self.degrees.equal(keys, keys.narrow(-2, 0, 1), "keys joined to others")
+            self.degrees.equal(keys, keys.narrow(-2, 0, 1), JOINED)
             self.seen.append(keys.unique())
         return None
 
@@ -234,17 +237,18 @@ class Shifts:
         for free in solution.free:
             found = [(name, free[k], entry, self.beside.get(int(self.own[name][entry])))
                      for name, numbers in self.own.items() for entry, k in enumerate(solution.classes[numbers].tolist()) if k in free]
-            if set(free) & seen and all(weight for *_, weight in found):
+            if set(free) & seen and any(weight for *_, weight in found):
                 units[tuple((name, c, weight) for name, c, _, weight in found)].append([entry for _, _, entry, _ in found])
         for shape, found in units.items():
             terms = [Term(name, c, part, name + part_of(part, parameters[name].shape))
                      for (name, c, _), part in zip(shape, torch.tensor(found).T[:, :, None])]
-            beside = [Term(name, 1, torch.arange(parameters[name].numel())[None], name) for name in sorted({part[2] for part in shape})]
+            weights = sorted({weight for *_, weight in shape if weight})
+            beside = [Term(name, 1, torch.arange(parameters[name].numel())[None], name) for name in weights]
             laws.append(Law(tuple(terms), False, beside=tuple(beside)))
             named |= {name for name, *_ in shape}
         refused = []
         for name in self.keys.keys() - named:
             reasons = [reason for k in solution.joined[self.own[name]].unique().tolist() for reason in solution.why.get(k, [])]
-            reason = next((reason for reason in reasons if reason not in (QUERIES, VALUES)), reasons[0])
+            reason = min(reasons, key=lambda reason: (reason != JOINED, reason in (QUERIES, VALUES)))
             refused.append(((name,), len(self.own[name]), f"does not move all keys of attention alike: {reason}"))
         return laws, refused
