@@ -94,8 +94,8 @@ class Shifts:
         for before in (x, w):
             self._dead(self._of(before), "linear")
         behind = w
-        while behind.op == "call_function" and name_of(behind) in MOVES | {"getitem"}:
-            behind = behind.args[0]
+        while behind.op == "call_function" and behind.all_input_nodes:
+            behind = behind.all_input_nodes[0]
         shift = self._of(bias)
         if shift is None or hook_on(self.hooked, node) or self.names.get(behind.name) not in self.leaves:
             return self._dead(shift, "linear")
