@@ -46,7 +46,8 @@ def step(net, laws, example, rate=1e-3, seed=0, more=None):
             for tensor in outputs if tensor.requires_grad).backward()
     parameters = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
     for parameter in parameters.values():
-        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = gradient.to_dense() if gradient.is_sparse else gradient
     rate = rate / max(1e-100, *(parameter.grad.abs().max().item() for parameter in parameters.values()))
     before, change = [law.value() for law in laws], [law.change() for law in laws]
     sizes = [sum(term.rows(parameters[term.name].detach()).square().sum() for term in law.terms) for law in laws]

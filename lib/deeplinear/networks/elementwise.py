@@ -63,7 +63,7 @@ def alike(reader, node, value, *args, **kwargs):
 
 
 def convert(reader, node, value, *args, **kwargs):
-    return alike(reader, node, value) if node.meta["val"].is_floating_point() else NotImplemented
+    return alike(reader, node, value) if node.meta["val"].dtype in (torch.float32, torch.float64) else NotImplemented
 
 
 def pair(reader, node, value):

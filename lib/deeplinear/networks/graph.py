@@ -85,6 +85,8 @@ def tensors(value):
 
 def twin(net):
     """A copy of the network in float64 on the CPU, without hooks."""
+    if lazy := [name for name, parameter in net.named_parameters() if nn.parameter.is_lazy(parameter)]:
+        raise Unreadable(f"{lazy[0]} is lazy; expected a network that has run once")
     kept = {id(tensor): _double(tensor) for module in net.modules() for name, value in vars(module).items()
             if name not in ("_parameters", "_modules") for tensor in tensors(value)
             if not isinstance(tensor, nn.Parameter)}  # deepcopy copies no tensor with a history

@@ -111,8 +111,8 @@ class Reader:
         return constants(node)
 
     def told(self, node, reason):
-        """The reason, or that an output shows it where no parameter is used behind the operation."""
-        return OUTPUT if node not in self.last else reason
+        """The reason, or that an output shows it where no parameter is used behind the operation, or in it."""
+        return OUTPUT if node not in self.last and isinstance(node.target, torch._ops.OpOverload) else reason
 
     def _writes_behind_a_detach(self, node):
         return mutates(node) and any(before.op == "call_function" and name_of(before) in (
