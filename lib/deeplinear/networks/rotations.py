@@ -2,8 +2,8 @@
 
 The scores are a bilinear form, q^T R_t^T S_s k at the places t and s. Symmetric matrices M, N with M R_t^T S_s =
 R_t^T S_s N for all t and s give the law <M, W_Q W_Q^T + b_Q b_Q^T> - <N, W_K W_K^T + b_K b_K^T>. Of n0 channels that are
-not rotated there are n0 (n0 + 1) / 2, and of mu pairs that rotate alike mu^2 (sources: the symmetric part of what commutes
-with the rotations). ``degrees`` finds the diagonal ones; here are those between its units, and within one.
+not rotated there are n0 (n0 + 1) / 2, and of mu pairs that rotate alike, up to the sense, mu^2: the symmetric matrices that
+commute with the rotations. ``degrees`` finds the diagonal ones; here are those between its units, and within one.
 """
 
 import collections
