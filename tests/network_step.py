@@ -3,6 +3,7 @@
 import deeplinear as dl
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class Net(nn.Module):
@@ -38,13 +39,15 @@ def step(net, laws, example, rate=1e-3, seed=0, more=None):
     and relative to the law's terms; NaN where gradients are. ``more()``: tensors that the loss uses beside the outputs."""
     random = dl.seeded(seed)
     net.zero_grad()
-    outputs = _tensors([net(*_arguments(example)), more() if more else []])
     weights = lambda tensor: torch.randn(tensor.shape, generator=random, dtype=tensor.dtype)
-    sum((weights(tensor) * tensor + weights(tensor) * torch.tanh(tensor)).sum()
-        for tensor in outputs if tensor.requires_grad).backward()
+    with sdpa_kernel(SDPBackend.MATH):  # the other kernels compute probabilities twice, which differ where scores are large
+        outputs = _tensors([net(*_arguments(example)), more() if more else []])
+        sum((weights(tensor) * tensor + weights(tensor) * torch.tanh(tensor)).sum()
+            for tensor in outputs if tensor.requires_grad).backward()
     parameters = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
     for parameter in parameters.values():
-        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = gradient.to_dense() if gradient.is_sparse else gradient
     rate = rate / max(1e-100, *(parameter.grad.abs().max().item() for parameter in parameters.values()))
     before, change = [law.value() for law in laws], [law.change() for law in laws]
     sizes = [sum(term.rows(parameters[term.name].detach()).square().sum() for term in law.terms) for law in laws]

@@ -1,4 +1,4 @@
-"""Balance laws read off networks: exact over one step wherever they are read, refused by name elsewhere."""
+"""The deprecated reader of chains: exact over one step wherever it reads, refused by name elsewhere, and the same as ``dl.laws``."""
 
 import pytest
 import torch
@@ -6,6 +6,8 @@ from torch import nn
 
 import deeplinear as dl
 from deeplinear import convnet, homogeneous
+
+pytestmark = pytest.mark.filterwarnings("ignore:homogeneous.laws is deprecated:DeprecationWarning")
 
 
 def seeded(build):
@@ -65,6 +67,26 @@ def test_one_step_changes_the_balance_by_the_identity(name):
     for law, first, second in zip(laws, weights, weights[1:]):
         assert (law.before, law.after) == (first, second)
         assert law.value().shape == (len(first.weight),) * (2 if law.matrix else 1)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_new_laws_are_the_same(name):
+    net = seeded(IMAGES[name])
+    example = torch.ones(2, 144) if isinstance(net, convnet.ConvNet) else torch.ones(2, 1, 12, 12)
+    old, new = homogeneous.laws(net), dl.laws(net, example)
+    step(net, old)
+    assert len(old) == len(new)
+    for one, other in zip(old, new):
+        assert one.matrix == other.gram
+        for what in ("value", "change"):
+            torch.testing.assert_close(getattr(other, what)(), getattr(one, what)(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")
+def test_it_says_that_it_is_deprecated_and_what_to_use():
+    with pytest.warns(DeprecationWarning, match=r"use dl.laws\(net, example\)") as caught:
+        homogeneous.laws(seeded(IMAGES["dense ReLU"]))
+    assert caught[0].filename == __file__
 
 
 def test_the_matrix_law_stands_exactly_where_nothing_lies_between():

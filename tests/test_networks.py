@@ -133,6 +133,15 @@ READ = {
 }
 
 
+def test_a_matrix_with_both_sides_on_one_axis_has_no_gram_law():
+    net = Net(lambda net, x: net.d(net.c(net.a(x * net.g).transpose(1, 2)).transpose(1, 2) @ net.a.weight), g=nn.Parameter(torch.ones(4)),
+              a=Linear(4, 4, bias=False), c=nn.ConvTranspose1d(4, 4, 3, padding=1, groups=2), d=Linear(4, 2))
+    example = example_of((2, 4, 4))
+    laws = dl.laws(net, example)
+    assert not any(law.gram for law in laws) and laws.count == 9
+    assert step(prepared(net), laws, example)[0] < 1e-14
+
+
 @pytest.mark.parametrize("name", READ)
 def test_a_law_is_kept_by_every_step(name):
     build, shape, expected = READ[name]

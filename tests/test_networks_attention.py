@@ -92,7 +92,9 @@ def gated(**parts):
 
 HEADS_QK = ("<q.weight> + <q.bias> - <k.weight> - <k.bias>", (GROUPS, HEAD, HEAD), 20)
 HEADS_VO = ("<o.weight> - <v.weight> - <v.bias>", (GROUPS, HEAD, HEAD), 20)
-MHA = [("<in_proj_weight[:8]> + <in_proj_bias[:8]> - <in_proj_weight[8:16]> - <in_proj_bias[8:16]>", (2, 4, 4), 20),
+KEYS = ("k.bias", (8,), 8)  # softmax does not see it
+MHA = [("in_proj_bias[8:16]", (8,), 8),
+       ("<in_proj_weight[:8]> + <in_proj_bias[:8]> - <in_proj_weight[8:16]> - <in_proj_bias[8:16]>", (2, 4, 4), 20),
        ("<out_proj.weight> - <in_proj_weight[16:24]> - <in_proj_bias[16:24]>", (2, 4, 4), 20)]
 INSIDE = [(text.replace("in_proj", "self_attn.in_proj").replace("out_proj", "self_attn.out_proj"), *more) for text, *more in MHA]
 FEED = ("|linear2.weight|^2 - |linear1.weight|^2 - |linear1.bias|^2", (6,), 6)
@@ -108,8 +110,8 @@ LINEAR_ATTENTION = [("|q.weight|^2 + |q.bias|^2 - |k.weight|^2 - |k.bias|^2", (3
                     ("|o.weight|^2 - |q.weight|^2 - |q.bias|^2", (1,), 1)]  # this one sums over all units
 
 KEPT = {
-    "grouped queries": (Attention, X, [HEADS_QK, HEADS_VO]),
-    "groups left to PyTorch": (Native, X, [HEADS_QK, HEADS_VO]),
+    "grouped queries": (Attention, X, [HEADS_QK, HEADS_VO, KEYS]),
+    "groups left to PyTorch": (Native, X, [HEADS_QK, HEADS_VO, KEYS]),
     "one matrix a head": (ByHand, X, [("<q> - <k>", (4, 4, 4), 40), ("<o> - <v>", (4, 4, 4), 40)]),
     "rotary positions": (lambda: Attention(rope=True), X, [
         ("|q.weight|^2 + |q.bias|^2 - |k.weight|^2 - |k.bias|^2", (4,), 4), HEADS_VO]),
@@ -120,8 +122,8 @@ KEPT = {
         ("|q.weight|^2 + |q.bias|^2", (4,), 4), ("|k.weight|^2 + |k.bias|^2", (2,), 2), HEADS_VO,
         ("|nq.weight|^2 - |nk.weight|^2", (4,), 4)]),
     "a gate on the heads": (lambda: Attention(middle=lambda x, y: y * torch.sigmoid(x[:, None, :, :HEAD])), X, [
-        HEADS_QK, ("|o.weight|^2 - |v.weight|^2 - |v.bias|^2", (8,), 8)]),
-    "a norm on the heads": (lambda: Attention(middle=lambda x, y: F.layer_norm(y, (HEAD,))), X, [HEADS_QK]),
+        HEADS_QK, KEYS, ("|o.weight|^2 - |v.weight|^2 - |v.bias|^2", (8,), 8)]),
+    "a norm on the heads": (lambda: Attention(middle=lambda x, y: F.layer_norm(y, (HEAD,))), X, [HEADS_QK, KEYS]),
     "MultiheadAttention": (lambda: nn.MultiheadAttention(8, 2, batch_first=True), (X, X, X), MHA),
     "an encoder layer": (lambda: nn.TransformerEncoderLayer(8, 2, 6, batch_first=True), X, [*INSIDE, FEED]),
     "an encoder layer, norms first": (

@@ -69,7 +69,7 @@ def test_experiments_follow_their_numerics_and_not_what_carries_results():
     for name, module in EXPERIMENTS.items():
         names = {path.relative_to(package).parts[0] for path in sources.followed(module.__file__)}
         assert {"experiments", "data.py", "chain.py"} <= names and not names & carriers, name
-    assert {"convnet.py", "homogeneous.py"} <= {path.name for path in sources.followed(EXPERIMENTS["mnist-balance"].__file__)}
+    assert {"convnet.py", "reading.py"} <= {path.name for path in sources.followed(EXPERIMENTS["mnist-balance"].__file__)}
 
 
 def test_the_names_of_types_do_not_count_and_compute_nothing(package):

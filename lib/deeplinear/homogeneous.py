@@ -1,4 +1,4 @@
-"""The balance laws of homogeneous networks, read off a ``torch.nn.Module``.
+"""The balance laws of homogeneous networks, read off a chain of layers. Deprecated: :func:`deeplinear.laws` reads any network.
 
 Scaling everything that enters a unit by c and everything that leaves it by 1/c changes nothing, if what lies between
 is homogeneous of degree 1. So gradient flow keeps, for every hidden unit, channel or layer, the squares that leave less
@@ -7,6 +7,7 @@ times the squared step (Du, Hu and Lee 2018).
 """
 
 import dataclasses
+import warnings
 
 import torch
 from torch import fx, nn
@@ -99,12 +100,14 @@ def _refuse_mixed_units(first, before, second, after, moved):
 def laws(net: nn.Module, strict: bool = True) -> list[Law]:
     """The balance laws of a chain of dense and convolutional layers, a list of :class:`Law`, input first.
 
+    Deprecated, and warns so: :func:`deeplinear.laws` reads these networks and all others, and tries what it returns.
     Between them: ReLU, leaky ReLU, max and average pooling, dropout, flattening. Biases are counted with what enters
     their unit. The network is read with ``torch.fx``. Raises :class:`NotHomogeneous` for anything else (other
     activations, batch normalisation, branches, a weight used twice, images made of the units of a dense layer), naming
     it; also hooks, parametrisations, frozen parameters, and a flattening that puts several units into one input. With
     ``strict=False`` activations and normalisations that break the law are passed over, as a control needs.
     """
+    warnings.warn("homogeneous.laws is deprecated; use dl.laws(net, example), which reads any network", DeprecationWarning, stacklevel=2)
     _refuse_what_the_graph_does_not_show(net)
     modules, graph = dict(net.named_modules()), fx.symbolic_trace(net).graph
     layers: list[tuple[str, nn.Module]]

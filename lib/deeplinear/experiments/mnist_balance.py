@@ -9,7 +9,7 @@ import dataclasses
 import torch
 from torch.nn import functional as F
 
-from .. import chain, convnet, data, descent, homogeneous
+from .. import chain, convnet, data, descent, networks
 from .mnist_convnet import NETS, VALIDATION
 
 NAME = "mnist-balance"
@@ -57,7 +57,7 @@ def run_job(config, job, device, checkpoint=None, report=None):
     first = VALIDATION if config.dataset == "mnist" else 0
     X, y = dataset.X[first:].to(device), dataset.y[first:].to(device)
     net = convnet.build("original", chain.seeded(job["seed"]), **NETS[config.net]).to(device)
-    laws = homogeneous.laws(net)
+    laws = networks.laws(net, X[:2])
     steps, lr = steps_of(config, job["rate"]), job["rate"] * (1 - job["momentum"])
     optimiser = torch.optim.SGD(net.parameters(), lr=lr, momentum=job["momentum"])
     at = descent.logarithmic(steps, config.points)
@@ -91,7 +91,7 @@ def collect(config, jobs, results):
     largest change of a law (``drift``) and of the squares that enter a unit (``moved``), how much the drift differs
     from SGD's identity (``defect``), and the mean loss of the last ``window`` batches."""
     net = convnet.build("original", chain.seeded(0), **NETS[config.net])
-    units = [len(law.before.weight) for law in homogeneous.laws(net)]
+    units = [law.count for law in networks.laws(net, torch.zeros(2, net.side**2))]
     arrays, metrics, summary = {"start": torch.as_tensor(results[0]["start"])}, [], {"units": units}
     for job, result in zip(jobs, results):
         name = f"{'momentum' if job['momentum'] else 'SGD'} {job['rate']:g}"
@@ -110,5 +110,10 @@ def _values(laws):
 
 
 def _entering(laws):
-    return torch.cat([sum(part.detach().double().flatten(1).square().sum(1)
-                          for part in (law.before.weight, law.before.bias[:, None])) for law in laws])
+    """The squares that enter each unit, biases included."""
+    found = []
+    for law in laws:
+        parameters = dict(law.net.named_parameters())
+        found.append(sum(term.rows(parameters[term.name].detach()).double().square().sum(-1)
+                         for term in law.terms if term.coefficient < 0))
+    return torch.cat(found)

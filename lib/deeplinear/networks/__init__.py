@@ -2,16 +2,17 @@
 
 ``degrees`` (unknowns and equations), ``graph`` (what the network computes), ``reading``, ``contraction``,
 ``elementwise``, ``layers`` and ``operations`` (what each operation says), ``law``, ``pairs`` (from solutions to laws),
-``guard``: each needs only those named before it.
+``rotations`` (queries and keys), ``shifts`` (key biases), ``guard``: each needs only those named before it.
 """
 
 import torch
 
-from . import graph, guard
+from . import graph, guard, rotations
 from .law import Law, Laws, Refused
 from .operations import OPERATIONS
 from .pairs import find
 from .reading import Reader
+from .shifts import Shifts
 
 __all__ = ["Law", "Laws", "Refused", "laws"]
 
@@ -22,8 +23,9 @@ def laws(net: torch.nn.Module, example: torch.Tensor | tuple | dict) -> Laws:
     ``example``: a tensor, a tuple of arguments or a dict of keywords, with the shapes that the network takes. Tensors
     that the network keeps on its modules count as outputs. The laws are read from ``torch.export``'s graphs in training
     and in evaluation: hidden units that parameters write and parameters read, with nothing between that is not
-    homogeneous (Du, Hu and Lee 2018; Marcotte, Gribonval and Peyre 2023). What is not understood refuses the units that
-    go into it, by name, in ``refused``. Every law returned was tried in float64, at random parameters of scale 0.1, 1
+    homogeneous (Du, Hu and Lee 2018; Marcotte, Gribonval and Peyre 2023); queries and keys with only constant linear maps
+    before their scores; key biases that softmax does not see. What is not understood refuses the units that go into it,
+    by name, in ``refused``. Every law returned was tried in float64, at random parameters of scale 0.1, 1
     and 10, on random inputs and losses; ``net`` and all random states stay as they were. :prf:ref:`thm-unit-balance`.
     """
     args, kwargs = graph.arguments(example)
@@ -32,9 +34,13 @@ def laws(net: torch.nn.Module, example: torch.Tensor | tuple | dict) -> Laws:
             double = graph.twin(net)
             frozen = graph.untouchable(net, double, args, kwargs)
             reader = Reader(double, frozen, graph.hooked(net))
-            for program in graph.graphs(double, args, kwargs):
+            shifts, programs = Shifts(reader), list(graph.graphs(double, args, kwargs))
+            for program in programs:
                 reader.read(program, OPERATIONS)
+                shifts.read(program)
             found, refused = find(reader)
+            found += rotations.find(reader, programs, found)
+            found, refused = (one + other for one, other in zip((found, refused), shifts.find(reader.parameters)))
             defects = guard.worst(found, double, args, kwargs)
         except graph.Unreadable as error:
             return Laws([], [Refused((), 0, str(error))], net)

@@ -43,7 +43,11 @@ def getitem(reader, node, values, index):
 
 def join(reader, node, values, dim=0):
     """``cat`` and ``stack``."""
-    parts = [reader.numbers(value) for value in values if isinstance(value, Value) and value.shape != (0,)]
+    values = [value for value in values if isinstance(value, Value) and value.shape != (0,)]
+    full = [reader.numbers(value) for value in values if not value.nothing]
+    parts = iter(full)
+    parts = [(full[0].narrow(dim, 0, 1).expand(value.shape) if full else value.numbers) if value.nothing else next(parts)
+             for value in values]
     result = node.target(parts, dim)
     step = result.numel()
     where = node.target([torch.arange(part.numel()).reshape(part.shape) + k * step for k, part in enumerate(parts)], dim)
@@ -59,7 +63,20 @@ def alike(reader, node, value, *args, **kwargs):
 
 
 def convert(reader, node, value, *args, **kwargs):
-    return alike(reader, node, value) if node.meta["val"].is_floating_point() else NotImplemented
+    return alike(reader, node, value) if node.meta["val"].dtype in (torch.float32, torch.float64) else NotImplemented
+
+
+def pair(reader, node, value):
+    """``view_as_complex``: two entries become one number."""
+    numbers = reader.numbers(value)
+    reader.degrees.equal(numbers[..., 0], numbers[..., 1], "two parts of one complex number")
+    reader.degrees.bend(numbers)
+    return Value(numbers[..., 0])
+
+
+def unpair(reader, node, value):
+    numbers = reader.numbers(value)
+    return Value(numbers[..., None].expand(*numbers.shape, 2))
 
 
 def unit_by_unit(reader, node, value, *args, **kwargs):
@@ -218,6 +235,11 @@ def detached(reader, node, value):
 
 def without_gradient(reader, node, enabled, *args):
     return NotImplemented if enabled or mutates(node) else constants(node)
+
+
+def zeros(reader, node, *args, **kwargs):
+    """Zeros that are only joined to others have the degrees of the others."""
+    return Value(constants(node).numbers, nothing=all(kind(user) in ("cat", "concat") for user in node.users))
 
 
 def made(reader, node, *args, **kwargs):

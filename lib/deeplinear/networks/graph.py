@@ -29,10 +29,12 @@ class Unreadable(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """``nodes`` in order; ``names``: what each placeholder that is a parameter is called by ``named_parameters``."""
+    """``nodes`` in order; ``names``: what each placeholder that is a parameter is called by ``named_parameters``;
+    ``constants``: the values of those that are buffers or constants."""
 
     nodes: list
     names: dict
+    constants: dict
 
 
 class WithTraces(nn.Module):
@@ -85,6 +87,8 @@ def tensors(value):
 
 def twin(net):
     """A copy of the network in float64 on the CPU, without hooks."""
+    if lazy := [name for name, parameter in net.named_parameters() if nn.parameter.is_lazy(parameter)]:
+        raise Unreadable(f"{lazy[0]} is lazy; expected a network that has run once")
     kept = {id(tensor): _double(tensor) for module in net.modules() for name, value in vars(module).items()
             if name not in ("_parameters", "_modules") for tensor in tensors(value)
             if not isinstance(tensor, nn.Parameter)}  # deepcopy copies no tensor with a history
@@ -226,11 +230,14 @@ def _told(error):
 def _graph(program, double):
     from torch.export.graph_signature import InputKind  # slow to import, and few need it
     called = {id(parameter): name for name, parameter in double.named_parameters()}
-    names = {}
+    names, constants = {}, {}
     for spec in program.graph_signature.input_specs:
         if spec.kind == InputKind.PARAMETER:
             names[spec.arg.name] = called[id(double.get_parameter(spec.target.removeprefix("net.")))]
-    return Graph(list(program.graph_module.graph.nodes), names)
+        elif spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            found = program.constants.get(spec.target, program.state_dict.get(spec.target))
+            constants |= {spec.arg.name: found} if isinstance(found, torch.Tensor) else {}
+    return Graph(list(program.graph_module.graph.nodes), names, constants)
 
 
 def place(node):

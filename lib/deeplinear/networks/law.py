@@ -1,4 +1,5 @@
-"""A conservation law of a network: a signed sum of squares, or of Gram matrices, of entries of its parameters."""
+"""A conservation law of a network: a signed sum of squares, products or Gram matrices of entries of its parameters, or
+entries that keep their value."""
 
 import collections.abc
 import dataclasses
@@ -15,15 +16,20 @@ LARGEST = 2**25  # entries of the matrix whose rank counts the laws
 @dataclasses.dataclass(frozen=True)
 class Term:
     """``coefficient`` times the squares of ``entries`` of the flattened parameter ``name``: (units, m), of a Gram law
-    (blocks, units, m). ``label``: the name, with the part of the parameter where it is not all."""
+    (blocks, units, m). ``label``: the name, with the part of the parameter where it is not all. ``others``: the entries,
+    in the same shape, with which they are multiplied, where these are not squares."""
 
     name: str
     coefficient: int
     entries: torch.Tensor
     label: str
+    others: torch.Tensor | None = None
 
     def rows(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.reshape(-1)[self.entries.to(tensor.device)]
+
+    def partners(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self.rows(tensor) if self.others is None else tensor.reshape(-1)[self.others.to(tensor.device)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +40,19 @@ class Law:
     ``value()``: shape (units,), or (units, units), with a first axis of blocks (heads, groups) where there are several.
     ``change()``: the same of the gradients: one step of gradient descent with rate lr and without weight decay adds
     exactly ``lr**2 * change()``. ``defect()``: what must vanish, half the first-order change per unit of rate, negated.
+    ``beside``: of a linear law, the sum of entries whose gradients cancel, the terms whose gradients do not: what the
+    size is measured with. A linear law has ``change()`` zero, and weight decay lambda multiplies it by 1 - lr lambda.
     """
 
     terms: tuple[Term, ...]
     gram: bool
     net: torch.nn.Module = dataclasses.field(default_factory=torch.nn.Module, repr=False, compare=False)
+    beside: tuple[Term, ...] = ()
+
+    @property
+    def linear(self) -> bool:
+        """Whether the law is a sum of entries, not of their squares or products."""
+        return bool(self.beside)
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -74,25 +88,31 @@ class Law:
             if gradient is None:
                 raise ValueError(f"{name} has no gradient; expected a call of backward() before change()")
             gradients[name] = gradient.to_dense() if gradient.is_sparse else gradient
-        return self._sum(gradients)
+        return 0 * self._sum(gradients) if self.linear else self._sum(gradients)
 
     def defect(self, parameters: Mapping[str, torch.Tensor],
                gradients: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """(residual, size): the part that must vanish, and the size that its terms could have."""
-        return (self._sum(parameters, gradients).abs().max(),
-                sum(abs(term.coefficient) * term.rows(parameters[term.name]).norm() * term.rows(gradients[term.name]).norm()
-                    for term in self.terms))
+        norm = lambda term, tensors: term.rows(tensors[term.name]).norm()
+        size = sum(abs(term.coefficient) * norm(term, parameters) * norm(term, gradients) for term in self.beside or self.terms)
+        if self.linear:
+            return self._sum(gradients).abs().max() * sum(norm(term, parameters) for term in self.beside), size
+        return self._sum(parameters, gradients).abs().max(), size
 
     def _sum(self, left, right=None):
         total = 0
         for term in self.terms:
             a = term.rows(left[term.name])
-            b = a if right is None else term.rows(right[term.name])
-            if self.gram:
+            b = term.partners((left if right is None else right)[term.name])
+            if self.linear:
+                product = a.sum(-1)
+            elif self.gram:
                 product = a @ b.mT
                 product = (product + product.mT) / 2 if right is not None else product
             else:
                 product = (a * b).sum(-1)
+                if term.others is not None and right is not None:
+                    product = (product + (term.rows(right[term.name]) * term.partners(left[term.name])).sum(-1)) / 2
             total = total + term.coefficient * product
         return total[0] if self.gram and len(total) == 1 else total
 
@@ -103,15 +123,19 @@ class Law:
             for other in range(index[-1], self.terms[0].entries.shape[-2]) if self.gram else [index[-1]]:
                 row: dict = {}
                 for term in self.terms:
-                    a, b = (term.entries[(*index[:-1], unit)].numpy() for unit in (index[-1], other))
-                    for here, there in ((a, b), (b, a)):
+                    a, b = (part[(*index[:-1], unit)].numpy() for part, unit in (
+                        (term.entries, index[-1]), (term.entries if term.others is None else term.others, other)))
+                    if self.linear:
+                        row |= {(term.name, entry): term.coefficient for entry in a.tolist()}
+                    for here, there in ((a, b), (b, a)) if not self.linear else ():
                         for entry, factor in zip(here.tolist(), parameters[term.name][there].tolist()):
                             key = (term.name, entry)
                             row[key] = (row.get(key, 0) + term.coefficient * factor) % PRIME
                 yield row
 
     def __str__(self):
-        return " ".join(_signed(term.coefficient, k) + _square(term.label, self.gram) for k, term in enumerate(self._ordered()))
+        return " ".join(_signed(term.coefficient, k) + (term.label if self.linear else _square(term, self.gram))
+                        for k, term in enumerate(self._ordered()))
 
     def _ordered(self):
         return sorted(self.terms, key=lambda term: term.coefficient < 0)
@@ -122,8 +146,8 @@ def _signed(coefficient, k):
     return ("- " if coefficient < 0 else "+ " if k else "") + size
 
 
-def _square(label, gram):
-    return f"<{label}>" if gram else f"|{label}|^2"
+def _square(term, gram):
+    return f"<{term.label}>" if gram or term.others is not None else f"|{term.label}|^2"
 
 
 @dataclasses.dataclass(frozen=True)

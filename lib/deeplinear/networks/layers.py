@@ -148,6 +148,7 @@ def _gain(reader, node, value, dims, eps, weight, bias):
         for axis in dims:
             first = first.narrow(axis, 0, 1)
         reader.degrees.equal(numbers, first, "normalised with others")
+        reader.degrees.bend(numbers)  # each by a norm of its own
     else:
         reader.degrees.zero(numbers, reader.told(node, f"{kind(node)} at {' '.join(graph.place(node))}, whose eps is {eps}, not 0"))
     result = Value(torch.zeros_like(numbers))

@@ -12,7 +12,7 @@ NAMES = {
             "contiguous clone alias flip roll repeat repeat_interleave diagonal pixel_shuffle pixel_unshuffle channel_shuffle",
     e.join: "cat concat stack",
     e.alike: "neg neg_ type_as lift_fresh_copy",
-    e.convert: "to _to_copy",
+    e.convert: "to _to_copy", e.pair: "view_as_complex", e.unpair: "view_as_real",
     e.unit_by_unit: "relu relu_ leaky_relu leaky_relu_ rrelu rrelu_ dropout dropout_ feature_dropout feature_dropout_ abs",
     e.clamp: "clamp clamp_ clamp_min clamp_min_",
     e.prelu: "prelu", e.glu: "glu", e.choose: "where", e.mask: "masked_fill masked_fill_",
@@ -20,7 +20,8 @@ NAMES = {
     e.power: "pow", e.known_power: " ".join(e.POWERS),
     e.pool: " ".join(e.POOLS), e.pad: "pad constant_pad_nd", e.reduce: "sum mean amax amin max min",
     e.detached: "detach", e.without_gradient: "wrap_with_set_grad_enabled", e.getitem: "getitem",
-    e.made: "zeros ones full arange eye scalar_tensor zeros_like ones_like empty_like rand_like randn_like new_zeros new_ones "
+    e.zeros: "zeros new_zeros zeros_like",
+    e.made: "ones full arange eye scalar_tensor ones_like empty_like rand_like randn_like new_ones "
             "rand randn _assert_tensor_metadata",
     layers.linear: "linear", layers.matmul: "matmul mm bmm mv", layers.addmm: "addmm baddbmm", layers.einsum: "einsum",
     layers.convolve: "conv1d conv2d conv3d",

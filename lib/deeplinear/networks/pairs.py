@@ -110,10 +110,10 @@ def _laws(shape, marked, parameters):
 
 def _law(shape, parameters, gram, entries):
     found = [(name, c, entries[name, c]) for name, c, _ in shape]
-    return Law(tuple(Term(name, c, part, name + _part(part, parameters[name].shape)) for name, c, part in found), gram)
+    return Law(tuple(Term(name, c, part, name + part_of(part, parameters[name].shape)) for name, c, part in found), gram)
 
 
-def _part(entries, shape):
+def part_of(entries, shape):
     """The ranges of the indices of some entries of a parameter, as Python slices; nothing for all of it."""
     ranges = []
     for index, size in zip(torch.unravel_index(entries.flatten(), shape), shape):

@@ -29,11 +29,13 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A tensor in the graph: the numbers of its entries' degrees, or, of a parameter, which entries ``at`` it are."""
+    """A tensor in the graph: the numbers of its entries' degrees, or, of a parameter, which entries ``at`` it are;
+    ``nothing``: zeros that are only joined to others."""
 
     numbers: torch.Tensor | None = None
     leaf: Leaf | None = None
     at: torch.Tensor | None = None
+    nothing: bool = False
 
     @property
     def shape(self):
@@ -82,10 +84,8 @@ class Reader:
 
     def _call(self, node, operations):
         handler = operations.get(name_of(node))
-        where = node.meta.get("nn_module_stack") or {}
-        paths = {path.removeprefix("net").lstrip(".") for path, _ in where.values()}
-        if self.hooked & paths:
-            return self.refuse(node, f"a hook on {sorted(self.hooked & paths)[0] or 'the network'}")
+        if hook := hook_on(self.hooked, node):
+            return self.refuse(node, hook)
         if handler is None or self._writes_behind_a_detach(node):
             return self.refuse(node)
         try:
@@ -105,18 +105,18 @@ class Reader:
         reason = reason or f"{name_of(node)} at {' '.join(graph.place(node))}".rstrip()
         for value in self._tensors(node):
             self.degrees.zero(self.numbers(value), self.told(node, reason))
-        for before in _written(node):
+        for before in written(node):
             for value in _flat(self.values.get(before)):
                 self.degrees.zero(self.numbers(value), reason)
         return constants(node)
 
     def told(self, node, reason):
-        """The reason, or that an output shows it where no parameter is used behind the operation."""
-        return OUTPUT if node not in self.last else reason
+        """The reason, or that an output shows it where no parameter is used behind the operation, or in it."""
+        return OUTPUT if node not in self.last and isinstance(node.target, torch._ops.OpOverload) else reason
 
     def _writes_behind_a_detach(self, node):
         return mutates(node) and any(before.op == "call_function" and name_of(before) in (
-            "detach", "wrap_with_set_grad_enabled") for before in _written(node))
+            "detach", "wrap_with_set_grad_enabled") for before in written(node))
 
     def numbers(self, value):
         """The numbers of a value; a parameter whose degrees nobody chose yet gets one for each entry."""
@@ -169,6 +169,13 @@ class Reader:
             self.events.append((numbers, payload.expand(numbers.shape), relative))
 
 
+def hook_on(hooked, node):
+    """In words, the first hook on a module that a node belongs to; None without one."""
+    where = node.meta.get("nn_module_stack") or {}
+    paths = hooked & {path.removeprefix("net").lstrip(".") for path, _ in where.values()}
+    return f"a hook on {sorted(paths)[0] or 'the network'}" if paths else None
+
+
 def _same(matrix, axis):
     return bool((matrix == matrix.narrow(axis, 0, 1)).all())
 
@@ -200,7 +207,7 @@ def mutates(node):
                for part in module.graph.nodes if part.op == "call_function")
 
 
-def _written(node):
+def written(node):
     """The nodes that an operation in place writes into: its inputs and all of which they are views."""
     found, todo = [], list(node.all_input_nodes) if mutates(node) else []
     while todo:
