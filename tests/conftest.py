@@ -1,5 +1,6 @@
 import os
 import random
+import signal
 import zlib
 
 import numpy as np
@@ -11,6 +12,8 @@ import deeplinear as dl
 import pdf
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background: Ctrl-C would wait for ever
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples on every run: a failure belongs to the change at hand. HYPOTHESIS_PROFILE=search draws new ones.
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None)

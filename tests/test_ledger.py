@@ -32,3 +32,11 @@ def test_a_claim_shows_its_machine_checked_theorem_beside_check_and_test(shown):
 def test_every_scope_is_on_the_page():
     shown = dl.ledger.claims()._repr_html_()
     assert shown.count("<small>") == sum("scope" in claim for claim in dl.ledger.read()) >= 32
+
+
+def test_a_record_shows_when_one_of_its_jobs_was_run_again():
+    shown = dict(zip((row[0].split('"')[1] for row in dl.ledger.records().rows), (row[-1] for row in dl.ledger.records().rows)))
+    assert set(shown) == {f"run-{path.stem}" for path in dl.data.book_folder("results").glob("*.json")}
+    for name, cell in shown.items():
+        found = dl.recorded.load(name.removeprefix("run-"), quiet=True).provenance.get("verified")
+        assert (found["commit"][:7] in cell and ("bit for bit" in cell) == (found["distance"] == 0)) if found else cell == ""

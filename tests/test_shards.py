@@ -141,7 +141,7 @@ def test_a_second_interrupt_ends_workers_that_are_starting(tmp_path):
         os.killpg(command.pid, signal.SIGINT)
         time.sleep(0.8)
     said = command.communicate(timeout=60)[1]
-    assert command.returncode == 130 and said == "interrupted; the same command goes on from the last checkpoint\n", said
+    assert command.returncode == 130 and said == "stopping, finished jobs are kept; the same command goes on from there\n", said
     assert not in_session(command.pid)
 
 

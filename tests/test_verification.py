@@ -125,4 +125,4 @@ def test_what_cannot_be_verified_is_named(folder, tmp_path, capsys, monkeypatch)
     assert f"was recorded with data of SHA-256 {'1' * 64}; here they have 3b27" in capsys.readouterr().err
     monkeypatch.setattr(verification, "verify", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["verify", NAME, "--out", str(folder)]) == 130
-    assert "interrupted; the same command starts again" in capsys.readouterr().err
+    assert "stopping, nothing is kept; the same command starts again" in capsys.readouterr().err

@@ -24,11 +24,13 @@ assert_type(dl.field.is_gradient(loss, 2).gradient, bool)
 assert_type(dl.conservation.count_laws((2, 3, 1), activation="relu").count, int)
 assert_type(dl.recorded.load("relu-balance").arrays, dict[str, torch.Tensor])
 assert_type(dl.plots.ellipses(depths=(1, 2)).svg(), str)
+assert_type(dl.fold(dl.deepen(torch.nn.Linear(3, 2), where="", start="balanced")), torch.nn.Linear)
 assert_type(dl.convnet.fold(dl.convnet.build("deep", dl.seeded(0))), dl.convnet.ConvNet)
 
 dl.train(loss, weights, dl.GD(0.1), 100, rule="layer")  # type: ignore[arg-type]
 dl.train(loss, weights, 0.1, 100)  # type: ignore[arg-type]
 dl.train(data, weights, dl.GD(0.1), 100)  # type: ignore[arg-type]
+dl.deepen(torch.nn.Linear(3, 2), start="zero")  # type: ignore[arg-type]
 dl.balanced_init((10, 3, 1), 0)  # type: ignore[arg-type]
 dl.end_to_end([[[1.0]]])  # type: ignore[type-var]
 dl.conservation.count_laws((2, 3, 1), activation="tanh")  # type: ignore[arg-type]

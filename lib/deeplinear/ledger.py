@@ -56,7 +56,8 @@ def claims() -> Table:
 
 
 def records() -> Table:
-    """Every recorded run with its scale, data, device, versions, commit, date and duration, as a :class:`Table`."""
+    """Every recorded run with its scale, data, device, versions, commit, date, duration and, where one of its jobs was
+    run again since, by which commit, on which day and how far from the record, as a :class:`Table`."""
     rows = []
     for path in sorted(Path(data.book_folder("results")).glob("*.json")):
         record = recorded.load(path.stem, quiet=True)
@@ -64,5 +65,15 @@ def records() -> Table:
         rows.append([f'<b id="run-{record.name}">{record.name}</b>', p["scale"],
                      f'{p["dataset"]["name"]}<br><code>{p["dataset"]["sha256"][:12]}</code>',
                      html.escape(p["device"]), p["dtype"], f'torch {p["versions"]["torch"]}',
-                     f'<code>{p["commit"][:7]}</code>', p["finished"][:10], f'{p["wall_seconds"]} s'])
-    return Table("runs", ["run", "scale", "data, SHA-256", "device", "numbers", "versions", "commit", "date", "time"], rows)
+                     f'<code>{p["commit"][:7]}</code>', p["finished"][:10], f'{p["wall_seconds"]} s', _verified(p)])
+    return Table("runs", ["run", "scale", "data, SHA-256", "device", "numbers", "versions", "commit", "date", "time", "one job again"],
+                 rows)
+
+
+def _verified(provenance):
+    """One line on the last :func:`deeplinear.verification.verify`; empty where there was none."""
+    found = provenance.get("verified")
+    if not found:
+        return ""
+    apart = f'{found["distance"]:.0e} apart' if found["distance"] else "bit for bit"
+    return f'{apart}<br><code>{found["commit"][:7]}</code>, {found["date"][:10]}'

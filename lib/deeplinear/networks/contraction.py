@@ -9,8 +9,8 @@ LARGEST = 2**24  # equations of one product of two tensors that both carry degre
 
 def contract(reader, x, w):
     """The value (g, r, n) of a sum over c of x (g, r, c) times w (g, c, n, k), for all g; k: entries that stand alike."""
-    if w.leaf and x.leaf and _whole(x) and _whole(w) and len(x.shape) == 3 and x.shape[0] == w.shape[3] == 1:
-        return _product(reader, x, w)
+    if w.leaf and x.leaf and len(x.shape) == 3 and x.shape[0] == w.shape[3] == 1 and (product := _product(reader, x, w)):
+        return product
     if w.leaf and not w.leaf.known[w.at].any() and len(w.at.unique()) == w.at.numel():
         return _first_use(reader, Value(reader.numbers(x)), w)
     if w.leaf and w.leaf.known[w.at].all() and w.shape[0] == 1 and (again := _used_again(reader, x, w)):
@@ -24,11 +24,17 @@ def _whole(value):
 
 
 def _product(reader, x, w):
-    """A product of two parameters stands for one, whose degrees its own first use chooses."""
+    """A product of two parameters stands for one, the same wherever it is computed again; its first use chooses its degrees."""
     rows, columns = x.shape[1], w.shape[2]
     factors = (x, w.map(lambda at: at[..., 0]))
+    product = reader.products.get((x.leaf, w.leaf))
+    if product and all(torch.equal(one.at, other.at) for one, other in zip(factors, product.leaf.factors)):
+        return product
+    if not (_whole(x) and _whole(w)):
+        return None
     leaf = Leaf(f"{x.leaf.name} {w.leaf.name}", (rows, columns), factors, reader.degrees.fresh(x.shape[2], owner=w.leaf.name))
-    return Value(leaf=leaf, at=torch.arange(rows * columns).reshape(1, rows, columns))
+    reader.products[x.leaf, w.leaf] = Value(leaf=leaf, at=torch.arange(rows * columns).reshape(1, rows, columns))
+    return reader.products[x.leaf, w.leaf]
 
 
 def _first_use(reader, x, w):

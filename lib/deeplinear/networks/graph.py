@@ -18,6 +18,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..deepening import product_of
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -265,9 +267,10 @@ def untouchable(net, double, args, kwargs):
                       for name in names}
     for path, module in net.named_modules():
         if parametrize.is_parametrized(module):
-            kinds = {type(part).__name__ for parts in module.parametrizations.values() for part in parts}
+            product = product_of(module)  # of deepen: plain products of parameters, which are read like any others
+            kinds = {type(part).__name__ for parts in module.parametrizations.values() for part in parts if part is not product}
             found |= {f"{path}.{name}".lstrip("."): f"parametrised by {', '.join(sorted(kinds))}"
-                      for name, _ in module.named_parameters() if name.startswith("parametrizations.")}
+                      for name, _ in module.named_parameters() if kinds and name.startswith("parametrizations.")}
     return found | _behind_functions(double, args, kwargs)
 
 

@@ -56,7 +56,7 @@ class Reader:
 
     def __init__(self, double, frozen, hooked):
         self.parameters, self.frozen, self.hooked = dict(double.named_parameters()), frozen, hooked
-        self.degrees, self.events = Degrees(), []
+        self.degrees, self.events, self.products = Degrees(), [], {}  # {(leaf, leaf): the value of their product}
         self.leaves = {name: Leaf(name, tuple(parameter.shape)) for name, parameter in self.parameters.items()
                        if parameter.requires_grad and name not in frozen}
 

@@ -1,0 +1,106 @@
+"""What ``dl.ask`` reads of a table, what it leaves out and says so, and what it refuses by name."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import deeplinear as dl
+from deeplinear.asking import reading
+
+
+class Frame(dict):
+    """The least that counts as a data frame."""
+
+    columns = property(list)
+
+
+DIRTY = """\
+,size, town ,sold,floor,price,empty,always,odd
+0,50,Oslo,2021-01-02,1,100,,7,1
+1,60,Bergen,2021-01-03,?,130,3,7,
+2,70,Oslo,2021-01-04,3,,,7,3
+"""
+
+
+def dirty(rows=40):
+    more = [f"{i},{50 + 7 * i % 90},Oslo,2021-02-01,{i % 9},{100 + i * i % 77},,7,{i % 5}" for i in range(3, rows)]
+    return DIRTY + "\n".join(more) + "\n"
+
+
+def test_what_is_left_out_and_filled_in_is_said(tmp_path):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    (tmp_path / "t.csv").write_text(dirty(), encoding="utf-8-sig")
+    found = reading.clean(reading.read(tmp_path / "t.csv"), "price")
+    assert found.dropped == {"Unnamed: 0": "numbers of the rows, without a name", "town": "text, such as 'Oslo', 'Bergen'",
+                             "sold": "text, such as '2021-02-01', '2021-01-02'", "always": "constant, 7",
+                             "empty": "97 % of its entries are missing"}
+    assert found.notes == ["1 of 40 rows left out: no price in them", "floor: 1 missing entry filled with the mean ('?' taken as "
+                           "missing)", "odd: 1 missing entry filled with the mean"]
+    assert found.data.X.shape[0] == 39 and found.data.source.endswith("size, floor, odd")
+    filled = found.data.X[1, 1]
+    assert abs(filled) < 1e-12  # the mean, once standardised
+
+
+@pytest.mark.parametrize("separator, decimal", [(";", ","), ("\t", "."), ("|", "."), (",", ".")])
+def test_separators_and_decimal_commas(tmp_path, separator, decimal):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    rows = [["a", "b", "y"], *([f"{i + 0.5}".replace(".", decimal), str(i * i), f"{-i / 4}".replace(".", decimal)] for i in range(30))]
+    (tmp_path / "t.csv").write_text("\n".join(separator.join(row) for row in rows), encoding="cp1252")
+    frame = reading.read(tmp_path / "t.csv")
+    assert frame.shape == (30, 3) and frame["a"][3] == 3.5 and reading.clean(frame, "y").dropped == {}
+
+
+@pytest.mark.parametrize("content, said", [
+    (None, r"no file .*tble.csv; did you mean .*table.csv"), (b"", "is empty; expected a CSV file with a header"),
+    (b"PK\x03\x04\0\0", "holds bytes that are no text"), (b"<html>\n<body>", "first line, '<html>', has no comma"),
+    (b"a,b,a\n1,2,3\n", "columns named twice: a; expected every name once"), (b"a,b\n1,2\n1,2,3\n", "is not a CSV file: Error tokenizing"),
+    (b"a,b\n1,2,3\n1,2,3\n", "rows have more entries than its header has names, 2"), (b'a,b\n"1,2\n', "is not a CSV file")])
+def test_files_that_are_no_table(tmp_path, content, said):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    (tmp_path / "table.csv").write_bytes(b"a,b\n" if content is None else content)
+    with pytest.raises(ValueError, match=said):
+        reading.read(tmp_path / ("tble.csv" if content is None else "table.csv"))
+
+
+x, y = np.arange(30.0) ** 2, np.arange(30.0)
+
+
+@pytest.mark.parametrize("frame, options, said", [
+    (Frame(size=x, price=y), {"target": "prize"}, "target 'prize' is no column; did you mean price?"),
+    (Frame(a=x, b=y), {"target": "price"}, "target 'price' is no column; expected one of a, b"),
+    (Frame(a=x, y=["u", "v"] * 15), {}, "target 'y' is text, such as 'u', 'v'; expected numbers"),
+    (Frame(a=x, y=y.astype("datetime64[D]")), {}, "target 'y' is dates or times; expected numbers"),
+    (Frame(a=x, y=np.full(30, 3.0)), {}, "target 'y' is constant, 3; expected one that varies"),
+    (Frame(a=x, y=np.full(30, np.nan)), {}, "target 'y' has 0 infinite and 0 finite entries"),
+    (Frame(a=x, y=np.where(y == 3, np.inf, y)), {}, "target 'y' has 1 infinite and 29 finite entries; expected finite"),
+    (Frame(a=x[:12], y=y[:12]), {}, "12 rows with a target for 1 usable columns; expected at least 20"),
+    (Frame({f"x{i}": x + y**3 * i for i in range(20)} | {"y": y}), {}, "30 rows .* for 20 usable columns; expected at least 40"),
+    (Frame(a=np.where(y < 2, -np.inf, x), y=y), {}, r"infinite entries in a \(2\); expected finite numbers"),
+    (Frame(a=["u"] * 30, b=np.ones(30), y=y), {}, "no column is left beside the target: a: text, such as 'u'; b: constant, 1"),
+    (Frame(a=x, y=y), {"power": 3}, "power is 3; expected 2 or 4"), (Frame(a=x, y=y), {"power": True}, "power is True; expected"),
+    (Frame(a=x, y=y), {"seconds": 0}, "seconds is 0; expected a positive number"), ([1, 2], {}, "is a list without columns"),
+    (Frame(a=np.tile([1.0, -1, 0], 10), y=np.repeat(np.arange(10.0), 3)), {}, "the columns say nothing of the target")])
+def test_a_table_that_cannot_be_asked_is_named(frame, options, said):
+    with pytest.raises(ValueError, match=said):
+        dl.ask(frame, **{"target": "y", **options})
+
+
+def test_columns_named_twice_in_a_frame():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame([[1.0, 2, 3]] * 30, columns=["a", "a", "y"])
+    with pytest.raises(ValueError, match="columns named twice: a"):
+        dl.ask(frame, "y")
+    frame = pandas.DataFrame({"i": pandas.array([1, None, *range(28)], dtype="Int64"), "b": [True, False] * 15, "y": y})
+    found = reading.clean(frame, "y")
+    assert found.notes == ["i: 1 missing entry filled with the mean"] and found.data.X.shape == (30, 2)
+
+
+def test_pandas_is_wanted_by_reading_alone(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ValueError, match=r"not installed; pip install 'deeplinear\[ask\]'"):
+        reading.read(tmp_path / "t.csv")
+    assert reading.clean(Frame(a=x, y=y), "y").data.X.shape == (30, 1)
+    seen = subprocess.run([sys.executable, "-c", "import deeplinear, sys; print('pandas' in sys.modules)"], capture_output=True, text=True)
+    assert seen.stdout == "False\n", seen.stderr
