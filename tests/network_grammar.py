@@ -68,7 +68,7 @@ def activation(net, name):
 
 
 def pointwise(net, name):
-    vector = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])[:net.width]
+    vector = torch.arange(1.0, net.width + 1)
     function = net.draw.choice([
         torch.abs, torch.square, torch.neg, lambda x: 0.5 * x, lambda x: x.clamp(min=0), lambda x: x.clamp(min=-0.1), lambda x: x + 1,
         lambda x: torch.where(x > 0, x, 0.1 * x), lambda x: x * (x > 0), lambda x: x * vector.to(x), lambda x: torch.maximum(x, -x),

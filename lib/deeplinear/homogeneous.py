@@ -1,4 +1,4 @@
-"""The balance laws of homogeneous networks, read off a chain of layers. Deprecated: :func:`deeplinear.laws` reads any network.
+"""The balance laws of homogeneous networks, read off a chain of layers. Deprecated: :func:`deeplinear.networks.laws` reads any network.
 
 Scaling everything that enters a unit by c and everything that leaves it by 1/c changes nothing, if what lies between
 is homogeneous of degree 1. So gradient flow keeps, for every hidden unit, channel or layer, the squares that leave less
@@ -100,7 +100,7 @@ def _refuse_mixed_units(first, before, second, after, moved):
 def laws(net: nn.Module, strict: bool = True) -> list[Law]:
     """The balance laws of a chain of dense and convolutional layers, a list of :class:`Law`, input first.
 
-    Deprecated, and warns so: :func:`deeplinear.laws` reads these networks and all others, and tries what it returns.
+    Deprecated, and warns so: :func:`deeplinear.networks.laws` reads these networks and all others, and tries what it returns.
     Between them: ReLU, leaky ReLU, max and average pooling, dropout, flattening. Biases are counted with what enters
     their unit. The network is read with ``torch.fx``. Raises :class:`NotHomogeneous` for anything else (other
     activations, batch normalisation, branches, a weight used twice, images made of the units of a dense layer), naming
