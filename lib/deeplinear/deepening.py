@@ -43,7 +43,7 @@ def deepen(net: Net, where: Where | None = None, factors: int = 2, start: Start 
 
     Biases, buffers, modes, dtypes, devices and memory formats stay; a frozen weight has frozen factors. The product is
     computed at every use: assign to ``layer.weight``, a change in place is lost. Make the optimiser afterwards, from all
-    parameters; save and load by ``state_dict()``, as PyTorch refuses to pickle parametrised layers whole. ``ValueError``
+    parameters; save and load by ``state_dict()``, as PyTorch does not save parametrised layers whole. ``ValueError``
     names layers that do not exist or cannot be deepened: lazy, quantised, parametrised, on the meta device, or with a
     weight that is not finite, no parameter, or used elsewhere too.
 
