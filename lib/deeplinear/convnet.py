@@ -85,7 +85,7 @@ def build(variant: str, generator: torch.Generator, std: float = 0.1, **architec
 def fold(net: Net) -> Net:
     """A copy of a net that :func:`build` made in which every product of linear layers is one layer: the same function.
 
-    For nets of other making :func:`deeplinear.fold`, which knows of biases inside, convolutions and nested parts.
+    For nets of other making :func:`deeplinear.folding.fold`, which knows of biases inside, convolutions and nested parts.
     """
     net = copy.deepcopy(net)
     for name, module in net.named_children():

@@ -83,6 +83,7 @@ class Product(nn.Module):
         self.depth, self.start = depth, start
 
     def forward(self, *factors: torch.Tensor) -> torch.Tensor:
+        """The weight, of the shape that the layer had: the product of its ``factors``, the first of which acts first."""
         matrices = [self._matrix(factor) for factor in factors]
         product = chain.end_to_end(matrices[::-1] if self.transposed else matrices).reshape(self.shape)
         layout = memory_format(factors[-1 if self.transposed else 0])

@@ -15,7 +15,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 def fold(net: Net) -> Net:
     """A copy of ``net`` in which products of linear layers are one layer: the same outputs, to rounding.
 
-    Every weight that :func:`deeplinear.deepen` made a product is one parameter again, so ``fold(deepen(net))`` has the keys
+    Every weight that :func:`deeplinear.deepening.deepen` made a product is one parameter again, so ``fold(deepen(net))`` has the keys
     of ``fold(net)``, and its values to rounding. And in every plain ``nn.Sequential``, nested ones first, layers that follow
     one another with nothing between become one, with their biases: linear ones; and convolutions next to a 1 x 1
     convolution (stride 1, no padding) before or after, in groups too, where that is exact. A bias *before* a convolution
