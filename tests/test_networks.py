@@ -224,9 +224,9 @@ def test_the_table_names_parameters_laws_shapes_numbers_and_what_was_refused():
     laws = dl.laws(net, torch.ones(5, 3))
     norm = f"{torch.linalg.vector_norm(laws[0].value()).item():.3g}"
     assert str(laws).splitlines() == [
-        "law                                       shape  numbers  norm now",
-        "----------------------------------------  -----  -------  --------",
-        "|2.weight|^2 - |0.weight|^2 - |0.bias|^2      4        4  " + norm.rjust(8),
+        "shape  numbers  norm now  law",
+        "-----  -------  --------  ---",
+        f"    4        4  {norm:>8}  |2.weight|^2 - |0.weight|^2 - |0.bias|^2",
         "refused  2.weight, 2.bias: tanh at 3 Tanh"]
     with pytest.raises(ValueError, match="0.weight has no gradient"):
         laws[0].change()

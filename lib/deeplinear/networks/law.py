@@ -204,12 +204,12 @@ class Laws(collections.abc.Sequence):
         return torch.stack([torch.linalg.vector_norm(law.value() - law.value(before)) for law in self._laws])
 
     def __str__(self):
-        head = ["law", "shape", "numbers", "norm now"]
-        rows = [[str(law), "x".join(map(str, law.shape)), str(law.count), f"{torch.linalg.vector_norm(law.value()).item():.3g}"]
+        head = ["shape", "numbers", "norm now", "law"]  # the law last, since it may be long
+        rows = [["x".join(map(str, law.shape)), str(law.count), f"{torch.linalg.vector_norm(law.value()).item():.3g}", str(law)]
                 for law in self._laws]
-        widths = [max(len(row[c]) for row in [head, *rows]) for c in range(4)]
-        lines = ["  ".join(cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, widths)))
-                 for row in [head, [w * "-" for w in widths], *rows]]
+        widths = [max(len(row[c]) for row in [head, *rows]) for c in range(3)]
+        lines = ["  ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[3]])
+                 for row in [head, [width * "-" for width in [*widths, 3]], *rows]]
         return "\n".join([line.rstrip() for line in lines] + [f"refused  {one}" for one in self.refused])
 
 
