@@ -122,7 +122,7 @@ def test_the_first_page_is_light_and_the_others_add_little(chromium, server):
         for i, name in enumerate(PAGES):
             before, figures = Counting.sent, Counting.figures
             visit.open(f"{server}/{name}.html")
-            assert Counting.sent - before < (0.4e6 if i else 4e6), name
+            assert Counting.sent - before < (0.45e6 if i else 4e6), name
             assert Counting.figures - figures < 0.3e6, name
 
 
