@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deeplinear import __version__, recorded, shards
+from deeplinear import __version__, data, recorded, shards
 from deeplinear.__main__ import main
+from deeplinear.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -139,6 +140,19 @@ def test_a_dry_run_names_the_jobs_and_touches_nothing(tmp_path, capsys):
     assert main(["run", "phase-diagram", "--dry-run", "--out", str(folder)]) == 0 and "under a minute" in capsys.readouterr().out
     assert main(["run", "l4-printed", "--dry-run", "--out", str(folder)]) == 0
     assert re.search("no estimate: the book has no record of it|estimate: ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ["l4-adam", "mnist-convnet", "layers-and-rule", "regression-depth"])
+def test_a_dry_run_needs_no_data(name, tmp_path, capsys, monkeypatch):
+    def absent(set_name, download=True):
+        assert not download
+        raise data.DataUnavailable(f"no {set_name}")
+
+    monkeypatch.setattr(data, "load", absent)
+    assert main(["run", name, "--scale", "full", "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    wanted = EXPERIMENTS[name].SCALES["full"].dataset
+    assert f"all jobs need the data set {wanted}, which is not here" in said and "job 0: " in said and "estimate: " in said
 
 
 def test_a_dry_run_leaves_out_what_is_finished(tmp_path, capsys, monkeypatch):

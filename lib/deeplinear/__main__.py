@@ -87,23 +87,30 @@ def _run(options):
     return 0
 
 
-def _work(module, device, options):
-    """What is to be done, the data set, and where it comes from."""
+def _work(module, device, options, download=True):
+    """What is to be done, the data set, and where it comes from; :class:`data.DataUnavailable` without the data."""
     config = module.SCALES[options.scale]
-    dataset = data_of(module, config)
+    dataset = data_of(module, config, download)
     origin = recorded.origin(module.__file__)
     inputs = f"{origin['source_sha256']} {dataset.sha256} torch {torch.__version__}"
     return shards.Work(module.__name__, config, device, inputs, Path(options.out)), dataset, origin
 
 
 def _plan(module, device, options):
-    """The jobs of a run, those that an earlier command has finished, and an estimate from the record of the full scale."""
-    work, _, _ = _work(module, device, options)
-    jobs = module.jobs(work.config, device)
-    done = [work.finished(index).is_file() for index in range(len(jobs))]
+    """The jobs of a run, those that an earlier command has finished, and an estimate from the record of the full scale.
+
+    Nothing is downloaded. Without the data set no job is taken as finished, as its digest is a part of their names.
+    """
+    jobs, needs = module.jobs(module.SCALES[options.scale], device), []
+    try:
+        work, _, _ = _work(module, device, options, download=False)
+        done = [work.finished(index).is_file() for index in range(len(jobs))]
+    except data.DataUnavailable:
+        done, needs = [False] * len(jobs), [f"all jobs need the data set {module.SCALES[options.scale].dataset}, which is not "
+                                            "here: the run fetches it first, and finished jobs are not looked for"]
     waiting = [job for job, finished in zip(jobs, done) if not finished]
     lines = ["job {}: {}{}".format(index, ", ".join(f"{key} {value}" for key, value in job.items() if key != "size"),
-                                   " (finished)" if done[index] else "") for index, job in enumerate(jobs)]
+                                   " (finished)" if done[index] else "") for index, job in enumerate(jobs)] + needs
     size = sum(job["size"] for job in waiting)
     lines.append(f"{len(waiting)} of {len(jobs)} jobs to run, {size:.1e} config-steps, on {device}, into {options.out}")
     processes = options.workers or (1 if device != "cpu" else min(len(waiting), os.cpu_count() or 1)) or 1
