@@ -17,6 +17,7 @@ SEPARATORS = ",;\t|"
 NUMERIC = 0.9  # share of its entries that must read as numbers in a column of numbers
 MISSING = 0.5  # share of its entries that may be missing
 FEWEST = 20  # rows
+SMALLEST, LARGEST = 1e-140, 1e140  # of the sizes that a column may have, so that squares and their sums are finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,13 @@ def clean(frame: Any, target: Hashable) -> Table:
                 found[name] = entries
     if infinite:
         raise ValueError(f"infinite entries in {', '.join(infinite)}; expected finite numbers, and empty where one is missing")
+    found[target] = labels[kept]
+    unusual = [f"{name} ({np.abs(entries).max():.0e})" for name, entries in found.items()
+               if np.abs(entries).max() > LARGEST or np.ptp(entries) < SMALLEST]
+    if unusual:
+        raise ValueError(f"numbers too large or too small in {', '.join(unusual)}; expected sizes, and differences, from "
+                         f"{SMALLEST:g} to {LARGEST:g}: use another unit")
+    del found[target]
     if not found:
         raise ValueError("no column is left beside the target: " + "; ".join(f"{name}: {why}" for name, why in dropped.items()))
     least = max(FEWEST, 2 * len(found))
