@@ -58,10 +58,24 @@ def test_ask_without_a_minute_says_so(capsys):
     (["tble.csv", "--target", "y"], "error: no file tble.csv; did you mean table.csv?"),
     (["table.csv", "--target", "z"], "error: target 'z' is no column; expected one of a, b, y"),
     (["table.csv", "--target", "y", "--power", "3"], "error: power is 3; expected 2 or 4"),
+    (["table.csv", "--target", "y", "--figure", "x.png"], "error: the figure is 'x.png'; expected a name that ends in .svg"),
     (["table.csv", "--target", "y", "--html", "none/page.html"], "error: no folder none for page.html; expected one that exists")])
 def test_ask_names_what_is_wrong_in_one_line(table, capsys, arguments, said):
     assert main(["ask", *arguments]) == 1
     assert capsys.readouterr().err == said + "\n" and not list(table.glob("*.svg"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the pipe is POSIX's")
+@pytest.mark.parametrize("command, unbuffered", [("about", "1"), ("run phase-diagram --dry-run", ""),
+                                                 ("ask table.csv --target y --seconds 1e-9", "")])
+@pytest.mark.usefixtures("table")
+def test_a_reader_that_has_read_enough_ends_a_command_without_a_word(command, unbuffered):
+    reads, writes = os.pipe()
+    os.close(reads)
+    found = subprocess.run([sys.executable, "-m", "deeplinear", *command.split()], stdout=writes, stderr=subprocess.PIPE, text=True,
+                           env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
+    os.close(writes)
+    assert found.returncode == 141 and found.stderr == ""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the signal is POSIX's")

@@ -224,7 +224,7 @@ REFUSED = [
     (lambda: nn.Linear(3, 3), {"where": []}, "no layer is chosen"),
     (lambda: nn.Sequential(nn.Linear(3, 3)), {"where": ["fc"]}, "where names 'fc'; expected names .* here 0"),
     (lambda: nn.Sequential(nn.Linear(3, 3), nn.ReLU()), {"where": "1"}, "where names '1', a ReLU; expected"),
-    (lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 3))), {"where": "0"}, r"a Sequential; .* here 0.0; a function .*: name.startswith\('0.'\)"),
+    (lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 3))), {"where": "0"}, r"a Sequential; .* here 0.0; .*: name.startswith\('0.'\)"),
     (lambda: nn.Sequential(nn.Linear(3, 3)), {"where": "*"}, r"where=lambda name, layer: fnmatch.fnmatch\(name, '\*'\)$"),
     (lambda: nn.Linear(3, 3), {"where": [nn.Linear]}, r"where=lambda name, layer: isinstance\(layer, torch.nn.Linear\)$"),
     (lambda: nn.Linear(0, 3), {}, r"the network has an empty weight, of shape \(3, 0\)"),

@@ -16,17 +16,14 @@ from .experiments import EXPERIMENTS, data_of
 
 
 def main(arguments=None):
-    """Run the command line; returns the exit status: 0, 1 for an error that it names, 130 when interrupted."""
+    """Run the command line; returns the exit status: 0, 1 for an error that it names, 130 when interrupted, and 141 where
+    whoever reads the output, such as ``head``, has read enough."""
     options = _parser().parse_args(arguments)
-    if options.command == "about":
-        print(about.about())
-        return 0
-    if options.command == "list":
-        for name, module in EXPERIMENTS.items():
-            print(f"{name}: {module.SUMMARY}")
-        return 0
     try:
-        return {"run": _run, "verify": _verify, "data": _data, "ask": _ask, "laws": _laws}[options.command](options)
+        status = {"run": _run, "verify": _verify, "data": _data, "ask": _ask, "laws": _laws, "list": _list,
+                  "about": _about}[options.command](options)
+        sys.stdout.flush()  # here, where a closed pipe is heard
+        return status
     except KeyboardInterrupt as stop:
         print(f"stopping, {stop.args[0] if stop.args else 'nothing is kept; the same command starts again'}", file=sys.stderr)
         return 130
@@ -34,9 +31,21 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (OSError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141
         hint = ". What was finished is kept; the same command goes on from there" if options.command == "run" else ""
         print(f"error: {str(error) or type(error).__name__}{hint}", file=sys.stderr)
         return 1
+
+
+def _nobody_reads():
+    """Whether the pipe behind standard output is closed; then what is left to print goes nowhere, without a word."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _parser():
@@ -73,6 +82,17 @@ def _parser():
     about_data.add_argument("action", choices=("status", "fetch"))
     commands.add_parser("about", help="say what numbers may hang on here: versions, processor, threads, data; for a report")
     return parser
+
+
+def _about(_):
+    print(about.about())
+    return 0
+
+
+def _list(_):
+    for name, module in EXPERIMENTS.items():
+        print(f"{name}: {module.SUMMARY}")
+    return 0
 
 
 def _run(options):
@@ -159,18 +179,21 @@ def _verify(options):
 def _ask(options):
     frame = asking.read(options.table)
     figure = Path(options.figure or f"{Path(options.table).stem}-ask.svg")
+    if figure.suffix.lower() != ".svg":
+        raise ValueError(f"the figure is {str(figure)!r}; expected a name that ends in .svg")
     for place in [figure, *([Path(options.html)] if options.html else [])]:
         if not place.parent.is_dir():
             raise ValueError(f"no folder {place.parent} for {place.name}; expected one that exists")
     with tqdm(total=100, desc="race", bar_format="{desc} {percentage:3.0f} %|{bar}| {elapsed}", disable=None) as bar:
         answer = asking.ask(frame, options.target, options.power, options.seconds, lambda share: bar.update(100 * share - bar.n))
-    print(answer)
+    said = [str(answer)]  # printed last: the files are there even where nobody reads on
     if answer.race.runners:
         figure.write_text(answer.figure.svg(), encoding="utf-8")
-        print(f"figure   {figure}")
+        said.append(f"figure   {figure}")
     if options.html:
         Path(options.html).write_text(asking.page(answer, Path(options.table).name), encoding="utf-8")
-        print(f"page     {options.html}")
+        said.append(f"page     {options.html}")
+    print("\n".join(said))
     return 0
 
 
