@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -219,18 +220,41 @@ def _net_and_example(place):
         after.callback(sys.path.remove, sys.path[0])
         try:
             spec.loader.exec_module(module)
-            function = data.named(f"in {file} the function", name, {key: item for key, item in vars(module).items() if callable(item)})
+            function = _function(vars(module), file, name)
             found = function()
-        except ValueError:
+        except _NoFunction:
             raise
         except Exception as error:  # whatever the user's own code raises
-            raise ValueError(f"{place} failed with {type(error).__name__}: {error}") from error
+            raise ValueError(f"{place} failed with {type(error).__name__}{_line(error, file)}: {error}") from error
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], torch.nn.Module)
             and isinstance(found[1], torch.Tensor | tuple | dict)):
         kinds = ", ".join(type(part).__name__ for part in found) if isinstance(found, tuple) else type(found).__name__
         raise ValueError(f"{place} returns {kinds}; expected (net, example), a torch.nn.Module and a tensor, a tuple of "
                          "arguments or a dict of keywords")
     return found
+
+
+class _NoFunction(ValueError):
+    """A name that is none of a function."""
+
+
+def _function(items, file, name):
+    """The function of this name among the ``items`` of a file."""
+    functions = {key: item for key, item in items.items() if callable(item) and not key.startswith("__")}
+    if name in items and name not in functions:
+        raise _NoFunction(f"{name} in {file} is of the type {type(items[name]).__name__}; expected a function without arguments "
+                          "that returns (net, example)")
+    try:
+        return data.named(f"in {file} the function", name, functions)
+    except ValueError as error:
+        raise _NoFunction(str(error)) from error
+
+
+def _line(error, file):
+    """The last line of the file that an error came through, in words."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == Path(file).resolve()
+             or frame.filename == file]
+    return f" in line {lines[-1]}" if lines else ""
 
 
 def _count(text):
