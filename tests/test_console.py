@@ -111,6 +111,9 @@ def fails():
 def values():
     a, b = [1]
 
+def silent():
+    raise ValueError
+
 def refused():
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)), torch.ones(2, 3)
 
@@ -141,6 +144,7 @@ def test_laws_of_a_network_in_a_file(net, capsys):
     ("{}/net.py:number", "number in {}/net.py is of the type int; expected a function"),
     ("{}/net.py:lone", "returns Linear; expected (net, example), a torch.nn.Module and a tensor"),
     ("{}/net.py:words", "returns Linear, str; expected"), ("{}/net.py:fails", "fails failed with KeyError in line 15: 'lost'"),
+    ("{}/net.py:silent", "silent failed with ValueError in line 21\n"),
     ("{}/net.py:values", "values failed with ValueError in line 18: not enough values to unpack"),
     ("{}/broken.py:build", "failed with SyntaxError"), ("{}/net.txt:build", "is no file of Python")])
 def test_laws_name_what_is_wrong_in_one_line(net, capsys, place, said):

@@ -225,7 +225,8 @@ def _net_and_example(place):
         except _NoFunction:
             raise
         except Exception as error:  # whatever the user's own code raises
-            raise ValueError(f"{place} failed with {type(error).__name__}{_line(error, file)}: {error}") from error
+            said = f": {error}" if str(error) else ""
+            raise ValueError(f"{place} failed with {type(error).__name__}{_line(error, file)}{said}") from error
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], torch.nn.Module)
             and isinstance(found[1], torch.Tensor | tuple | dict)):
         kinds = ", ".join(type(part).__name__ for part in found) if isinstance(found, tuple) else type(found).__name__

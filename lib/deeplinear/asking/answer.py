@@ -74,9 +74,11 @@ class Answer:
     def _table(self):
         rows = [["", "rate", "gap at the end", f"gradients to {self.race.goal:g}", "over depth 1", "95 % interval"]]
         for name, runner in self.race.runners.items():
-            versus = runner.versus
-            compared = ["", ""] if versus is None else [f"{versus.paired.mean:.3g} {versus.measure}",
-                                                         f"{versus.paired.low:.3g} to {versus.paired.high:.3g}"]
+            versus, compared = runner.versus, ["", ""]
+            if versus and _is_rounding(self.race, runner.name):
+                compared = ["gap: rounding", ""]
+            elif versus:
+                compared = [f"{versus.paired.mean:.3g} {versus.measure}", f"{versus.paired.low:.3g} to {versus.paired.high:.3g}"]
             rate, gap = "" if runner.rate is None else f"{runner.rate:.1e}", f"{runner.gap:.1e}"
             rows.append([name, rate, gap if runner.gap >= LEAST else f"below {LEAST:g}",
                          "not reached" if math.isinf(runner.steps) else f"{runner.steps:.0f}", *compared])
@@ -110,7 +112,7 @@ def judge(race: Race, power: int) -> Judgement:
     to_goal, at_end = f"the steps to {race.goal:g} of the first gap", f"the gap after {race.steps} steps"
     measured = (f"{found.mean:.3g} times {to_goal if versus.measure == 'steps' else at_end} (95 % interval {found.low:.3g} to "
                 f"{found.high:.3g} over {len(SEEDS)} starts)")
-    if versus.measure == "gap" and min(race.runners[each].gap for each in ("depth 1", name)) < LEAST:  # no ratio of rounding
+    if _is_rounding(race, name):
         measured = (f"{_middle(race, name, 'gap')} in the median after {race.steps} steps, and depth 1 "
                     f"{_middle(race, 'depth 1', 'gap')}")
     if (found.ahead and medians > 1) or (found.behind and medians < 1):
@@ -124,6 +126,11 @@ def judge(race: Race, power: int) -> Judgement:
                       f"median against {_middle(race, 'depth 1', versus.measure)}, has",
              "behind": f"more layers put gradient descent behind on this table{little}: {name} has"}[outcome]
     return Judgement(outcome, f"At power {power} {words} {measured}.")
+
+
+def _is_rounding(race, name):
+    """Whether a ratio of gaps would have rounding above or below its line: a median gap below ``LEAST``."""
+    return race.runners[name].versus.measure == "gap" and min(race.runners[each].gap for each in ("depth 1", name)) < LEAST
 
 
 def _at_the_minimum(depths):
