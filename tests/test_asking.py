@@ -195,6 +195,35 @@ def test_the_verdict_is_what_the_interval_says(two, three, medians, outcome, sai
     assert found.outcome == outcome and said in found.verdict and found.verdict.startswith("At power 4")
 
 
+GONE = [0.0, 1e-14, -1e-14, 2e-15, 1.0]  # the gaps of five starts, of which one stays at the saddle
+
+
+@pytest.mark.parametrize("one, two, three, outcome, said", [
+    ([0.0] * 5, GONE, GONE, "level", "power 2 every depth is at the minimum, within rounding, in the median; of 5 starts, 1 of depth 2, "
+     "1 of depth 3 did not get there."),
+    ([-1e-15] * 5, [1e-14] * 5, [0.0] * 5, "level", "power 2 every depth is at the minimum, within rounding."),
+    ([0.0] * 5, [-1e-14] * 5, [0.5] * 5, "level", "depth 1 and depth 2 are at the minimum, within rounding, in the median; of 5 starts, "
+     "5 of depth 3"),
+    ([0.0] * 5, [0.5] * 5, [0.9] * 5, "behind", "depth 2 has a gap of 0.5 in the median after 1000 steps, and depth 1 a gap below 1e-09.")])
+def test_gaps_of_rounding_are_a_tie_and_no_ratio(one, two, three, outcome, said):
+    ends = {depth: torch.tensor(gaps, dtype=torch.float64) for depth, gaps in ((1, one), (2, two), (3, three))}
+    sizes_of = {depth: gaps.clamp(min=racing.LEAST) for depth, gaps in ends.items()}
+    runners = [racing.Runner(f"depth {depth}", 0.1, tuning.median(gaps).item(), math.inf, torch.stack([torch.ones(5), gaps]),
+                             None if depth == 1 else racing.Versus("gap", tuning.compare(sizes_of[depth], sizes_of[1]), 1.0))
+               for depth, gaps in ends.items()]
+    run = racing.Race({runner.name: runner for runner in runners}, 1000, [0, 1000], 60, 1e-3, True, 60.0)
+    found = answer.judge(run, 2)
+    assert found.outcome == outcome and said in found.verdict and "times" not in found.verdict
+
+
+def test_one_useless_feature_is_a_tie():
+    noise = dl.normal(2, 80, generator=dl.seeded(0))
+    found = dl.ask(table(noise[:1].T, noise[1]), "y", 2, seconds=4)
+    assert found.race.runners["depth 1"].gap < racing.LEAST and "depth 1 1e-09" in dl.asking.page(found, "t")
+    assert found.outcome in ("level", "behind") and not re.search(r"gap of -|e\+\d+ (times the )?gap|-\d", str(found).split("race")[1]
+                                                                 .replace("e-", ""))
+
+
 def test_large_tables_are_raced_on_fewer_rows_and_shorter():
     X, labels = dl.normal(3000, 100, generator=dl.seeded(0)), dl.normal(3000, generator=dl.seeded(1))
     rows, drawn = sizes.drawn(X, labels)

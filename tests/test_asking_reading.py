@@ -1,5 +1,7 @@
 """What ``dl.ask`` reads of a table, what it leaves out and says so, and what it refuses by name."""
 
+import codecs
+import gzip
 import subprocess
 import sys
 
@@ -52,7 +54,48 @@ def test_separators_and_decimal_commas(tmp_path, separator, decimal):
     assert frame.shape == (30, 3) and frame["a"][3] == 3.5 and reading.clean(frame, "y").dropped == {}
 
 
+@pytest.mark.parametrize("pack", [lambda text: text.encode("utf-16"), lambda text: gzip.compress(text.encode()),
+                                  lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be")])
+def test_files_in_utf_16_and_packed_ones(tmp_path, pack):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    (tmp_path / "t.csv.gz").write_bytes(pack("größe,#b\n1,2\n3,4\n"))
+    frame = reading.read(tmp_path / "t.csv.gz")
+    assert list(frame.columns) == ["größe", "#b"] and list(frame["größe"]) == [1, 3]
+
+
+@pytest.mark.parametrize("entry, said", [
+    ("1{},5", "text, such as '10,5', '11,5': numbers with ','; expected such as 1234.5, with a decimal point alone"),
+    ("$1,2{}.00", "text, such as '$1,20.00', '$1,21.00': numbers with '$' and ','; expected such as"),
+    ("5.{}%", "numbers with '%'; expected"), ("({} €)", "numbers with '€'; expected"), ("1,2a{}", "text, such as '1,2a0', '1,2a1'"),
+    ("2020-01-1{}", "text, such as '2020-01-10', '2020-01-11'")])
+def test_text_that_looks_like_numbers_is_told_why_it_is_none(entry, said):
+    found = reading.clean(Frame(a=[entry.format(i % 10) for i in range(30)], b=x, y=y), "y").dropped["a"]
+    assert found.startswith(said) or ("numbers" in said and said in found)
+    assert ("numbers" in found) == ("numbers" in said)
+
+
+def test_another_decimal_sign_in_one_column_is_said(tmp_path):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    (tmp_path / "t.csv").write_text("a;b;y\n" + "\n".join(f"{i},5;{i * i % 7}.5;{i}.25" for i in range(30)))
+    found = reading.clean(reading.read(tmp_path / "t.csv"), "y")
+    assert list(found.dropped) == ["a"] and "numbers with ','; expected such as 1234.5" in found.dropped["a"]
+
+
+def test_too_many_odd_entries_are_counted_and_the_rule_is_said():
+    column = ["?" if i % 8 == 0 else str(i) for i in range(32)]
+    found = reading.clean(Frame(a=column, b=np.arange(32.0) ** 2, y=np.arange(32.0)), "y").dropped["a"]
+    assert found == "text in 4 of 32 entries, such as '?'; in a column of numbers at most 10 % are taken as missing"
+
+
+def test_large_offsets_and_the_target_in_disguise_are_said():
+    found = reading.clean(Frame(a=10**18 + np.arange(30), b=x, c=3 - 7 * y, y=y), "y")
+    assert found.dropped == {"a": "constant, 1e+18, up to rounding: take that away from it"}
+    assert found.notes == ["c: kept, and it is the target up to scale and shift"]
+
+
 @pytest.mark.parametrize("content, said", [
+    (b"# by me, 2020\na,b,c\n1,2,3\n", "begins with a comment, '# by me, 2020'; expected the header in its first line"),
+    (b"# by me\na,b\n1,2\n", "begins with a comment"), (b"\x1f\x8b\x08", "is compressed by gzip and cannot be unpacked"),
     (None, r"no file .*tble.csv; did you mean .*table.csv"), (b"", "is empty; expected a CSV file with a header"),
     (b"PK\x03\x04\0\0", "holds bytes that are no text"), (b"<html>\n<body>", "first line, '<html>', has no comma"),
     (b"a,b,a\n1,2,3\n", "columns named twice: a; expected every name once"), (b"a,b\n1,2\n1,2,3\n", "is not a CSV file: Error tokenizing"),
@@ -79,12 +122,20 @@ x, y = np.arange(30.0) ** 2, np.arange(30.0)
     (Frame({f"x{i}": x + y**3 * i for i in range(20)} | {"y": y}), {}, "30 rows .* for 20 usable columns; expected at least 40"),
     (Frame(a=np.where(y < 2, -np.inf, x), y=y), {}, r"infinite entries in a \(2\); expected finite numbers"),
     (Frame(a=["u"] * 30, b=np.ones(30), y=y), {}, "no column is left beside the target: a: text, such as 'u'; b: constant, 1"),
+    (Frame(a=1e200 * x, b=x, y=1e200 * y), {}, r"too large or too small in a \(8e\+202\), y \(3e\+201\); expected sizes, .*1e-140"),
+    (Frame(a=1e-200 * x, y=y), {}, r"too large or too small in a \(8e-198\); expected sizes"),
     (Frame(a=x, y=y), {"power": 3}, "power is 3; expected 2 or 4"), (Frame(a=x, y=y), {"power": True}, "power is True; expected"),
     (Frame(a=x, y=y), {"seconds": 0}, "seconds is 0; expected a positive number"), ([1, 2], {}, "is a list without columns"),
     (Frame(a=np.tile([1.0, -1, 0], 10), y=np.repeat(np.arange(10.0), 3)), {}, "the columns say nothing of the target")])
 def test_a_table_that_cannot_be_asked_is_named(frame, options, said):
     with pytest.raises(ValueError, match=said):
         dl.ask(frame, **{"target": "y", **options})
+
+
+@pytest.mark.parametrize("scale", [1e-139, 1e137])
+def test_the_largest_and_smallest_numbers_can_be_asked(scale):
+    found, plain = (reading.clean(Frame(a=s * x, b=s * np.sin(x), y=s * y), "y").data for s in (scale, 1.0))
+    assert (found.X - plain.X).abs().max() < 1e-9 and (found.y - plain.y).abs().max() < 1e-9
 
 
 def test_columns_named_twice_in_a_frame():

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deeplinear import __version__, recorded, shards
+from deeplinear import __version__, data, recorded, shards
 from deeplinear.__main__ import main
+from deeplinear.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,10 +58,24 @@ def test_ask_without_a_minute_says_so(capsys):
     (["tble.csv", "--target", "y"], "error: no file tble.csv; did you mean table.csv?"),
     (["table.csv", "--target", "z"], "error: target 'z' is no column; expected one of a, b, y"),
     (["table.csv", "--target", "y", "--power", "3"], "error: power is 3; expected 2 or 4"),
+    (["table.csv", "--target", "y", "--figure", "x.png"], "error: the figure is 'x.png'; expected a name that ends in .svg"),
     (["table.csv", "--target", "y", "--html", "none/page.html"], "error: no folder none for page.html; expected one that exists")])
 def test_ask_names_what_is_wrong_in_one_line(table, capsys, arguments, said):
     assert main(["ask", *arguments]) == 1
     assert capsys.readouterr().err == said + "\n" and not list(table.glob("*.svg"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the pipe is POSIX's")
+@pytest.mark.parametrize("command, unbuffered", [("about", "1"), ("run phase-diagram --dry-run", ""),
+                                                 ("ask table.csv --target y --seconds 1e-9", "")])
+@pytest.mark.usefixtures("table")
+def test_a_reader_that_has_read_enough_ends_a_command_without_a_word(command, unbuffered):
+    reads, writes = os.pipe()
+    os.close(reads)
+    found = subprocess.run([sys.executable, "-m", "deeplinear", *command.split()], stdout=writes, stderr=subprocess.PIPE, text=True,
+                           env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
+    os.close(writes)
+    assert found.returncode == 141 and found.stderr == ""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the signal is POSIX's")
@@ -93,6 +108,12 @@ def words():
 def fails():
     raise KeyError("lost")
 
+def values():
+    a, b = [1]
+
+def silent():
+    raise ValueError
+
 def refused():
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)), torch.ones(2, 3)
 
@@ -119,9 +140,12 @@ def test_laws_of_a_network_in_a_file(net, capsys):
 
 @pytest.mark.parametrize("place, said", [
     ("{}/net.py", "names no function; expected FILE:FUNCTION, such as model.py:build"), ("{}/nt.py:build", "no file {}/nt.py"),
-    ("{}/net.py:biuld", "in {}/net.py the function 'biuld' is unknown; did you mean build"), ("{}/net.py:number", "is unknown"),
+    ("{}/net.py:biuld", "in {}/net.py the function 'biuld' is unknown; did you mean build"),
+    ("{}/net.py:number", "number in {}/net.py is of the type int; expected a function"),
     ("{}/net.py:lone", "returns Linear; expected (net, example), a torch.nn.Module and a tensor"),
-    ("{}/net.py:words", "returns Linear, str; expected"), ("{}/net.py:fails", "failed with KeyError: 'lost'"),
+    ("{}/net.py:words", "returns Linear, str; expected"), ("{}/net.py:fails", "fails failed with KeyError in line 15: 'lost'"),
+    ("{}/net.py:silent", "silent failed with ValueError in line 21\n"),
+    ("{}/net.py:values", "values failed with ValueError in line 18: not enough values to unpack"),
     ("{}/broken.py:build", "failed with SyntaxError"), ("{}/net.txt:build", "is no file of Python")])
 def test_laws_name_what_is_wrong_in_one_line(net, capsys, place, said):
     assert main(["laws", place.format(net)]) == 1
@@ -139,6 +163,19 @@ def test_a_dry_run_names_the_jobs_and_touches_nothing(tmp_path, capsys):
     assert main(["run", "phase-diagram", "--dry-run", "--out", str(folder)]) == 0 and "under a minute" in capsys.readouterr().out
     assert main(["run", "l4-printed", "--dry-run", "--out", str(folder)]) == 0
     assert re.search("no estimate: the book has no record of it|estimate: ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ["l4-adam", "mnist-convnet", "layers-and-rule", "regression-depth"])
+def test_a_dry_run_needs_no_data(name, tmp_path, capsys, monkeypatch):
+    def absent(set_name, download=True):
+        assert not download
+        raise data.DataUnavailable(f"no {set_name}")
+
+    monkeypatch.setattr(data, "load", absent)
+    assert main(["run", name, "--scale", "full", "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    wanted = EXPERIMENTS[name].SCALES["full"].dataset
+    assert f"all jobs need the data set {wanted}, which is not here" in said and "job 0: " in said and "estimate: " in said
 
 
 def test_a_dry_run_leaves_out_what_is_finished(tmp_path, capsys, monkeypatch):

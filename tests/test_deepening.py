@@ -224,6 +224,11 @@ REFUSED = [
     (lambda: nn.Linear(3, 3), {"where": []}, "no layer is chosen"),
     (lambda: nn.Sequential(nn.Linear(3, 3)), {"where": ["fc"]}, "where names 'fc'; expected names .* here 0"),
     (lambda: nn.Sequential(nn.Linear(3, 3), nn.ReLU()), {"where": "1"}, "where names '1', a ReLU; expected"),
+    (lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 3))), {"where": "0"}, r"a Sequential; .* here 0.0; .*: name.startswith\('0.'\)"),
+    (lambda: nn.Sequential(nn.Linear(3, 3)), {"where": "*"}, r"where=lambda name, layer: fnmatch.fnmatch\(name, '\*'\)$"),
+    (lambda: nn.Linear(3, 3), {"where": [nn.Linear]}, r"where=lambda name, layer: isinstance\(layer, torch.nn.Linear\)$"),
+    (lambda: nn.Linear(0, 3), {}, r"the network has an empty weight, of shape \(3, 0\)"),
+    (lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 0)), {"start": "balanced"}, r"^1 has an empty weight, of shape \(0, 2\)"),
     *[(lambda: nn.Linear(3, 3), {"factors": n}, f"factors is {n!r}; expected an integer >= 1") for n in (0, -1, 1.5, True, "2")],
     (lambda: nn.Linear(3, 3), {"start": "zero"}, "start is 'zero'; expected one of identity, balanced, random")]
 
@@ -238,6 +243,9 @@ def test_what_cannot_be_deepened_is_refused_by_name(make, arguments, words):
 def test_other_arguments_are_refused():
     with pytest.raises(TypeError, match="net is a list; expected a torch.nn.Module"):
         dl.deepen([])
+    for where in (nn.Linear, nn.Linear(2, 2), 3):
+        with pytest.raises(TypeError, match=r"^where is .*; expected None, names or a function .*isinstance\(layer, torch.nn.Linear\)$"):
+            dl.deepen(nn.Linear(2, 2), where=where)
     with pytest.raises(TypeError, match="generator is None; expected dl.seeded"):
         dl.deepen(nn.Linear(2, 2), start="random")
     layer = nn.Linear(2, 2)

@@ -1,9 +1,11 @@
 """Folding of what is written by hand: exact where it is done, and left where it is not."""
 
 import copy
+import random
 from collections import OrderedDict
 
 import deeplinear as dl
+import numpy as np
 import pytest
 import torch
 from deeplinear import folding
@@ -167,3 +169,74 @@ def test_dtype_layout_mode_and_frozen_parameters_stay():
         dl.fold(Seq(Linear(4, 3, device="meta")))
     with pytest.raises(TypeError, match="net is a dict; expected a torch.nn.Module"):
         dl.fold({})
+
+
+def by_parts(net, x):
+    for part in net.parts:
+        x = x + part(x).relu()
+    return net.head(x)
+
+
+def unseen(net, x):
+    return nn.functional.linear(x, net.parts[0].weight, net.parts[0].bias).relu() + net.parts(x)
+
+
+class Counting(nn.Module):
+    """A buffer that evaluation changes too, noise of three generators, and a part that is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.other = Seq(Linear(4, 3), Linear(3, 4)), Seq(Linear(4, 3), Linear(3, 4))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x, scale):
+        self.calls += 1
+        return {"y": self.body(x) * scale * random.random() * np.random.random(), "z": torch.rand_like(x), "n": 3}  # noqa: NPY002
+
+
+# A network whose forward goes through the parts of "parts", or picks one of them; "head" is called as a whole.
+PICKED = {"iterated": by_parts, "indexed": lambda net, x: net.head(net.parts[1](x)),
+          "called and picked": lambda net, x: net.head(net.parts(x) + net.parts[0](x)),
+          "its forward around the call": lambda net, x: net.head(net.parts.forward(x))}
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_with_an_example_a_sequence_that_is_picked_from_is_left(name):
+    net = made(lambda: Net(PICKED[name], parts=Seq(Linear(4, 4), Linear(4, 4), nn.Tanh()), head=Seq(Linear(4, 3), Linear(3, 2))))
+    x = inputs(*VECTORS)
+    folded = dl.fold(net, x)
+    assert len(folded.parts) == 3 and isinstance(folded.head, Linear) and (folded(x) - net(x)).abs().max() < 1e-14
+    if name == "iterated":  # the control: without an example outputs change
+        assert (dl.fold(net)(x) - net(x)).abs().max() > 1e-2
+
+
+def test_with_an_example_outputs_that_would_change_are_refused_by_name():
+    net = made(lambda: Net(unseen, head=Seq(Linear(4, 3), Linear(3, 2)), parts=Seq(Linear(4, 4), Linear(4, 4))))
+    with pytest.raises(ValueError, match="^parts, a Sequential, cannot be folded: on the example the outputs differ"):
+        dl.fold(net, inputs(*VECTORS))
+
+
+def test_an_example_changes_nothing_and_what_it_does_not_call_is_left():
+    net, x = made(Counting), inputs(*VECTORS)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    for example in ((x, 2.0), {"x": x, "scale": 2.0}):
+        folded = dl.fold(net, example)
+        assert isinstance(folded.body, Linear) and len(folded.other) == 2 and folded.training and folded.calls == net.calls == 0
+        assert not any(module._forward_hooks or module._forward_pre_hooks for part in (net, folded) for module in part.modules())
+    assert torch.equal(states[0], torch.get_rng_state()) and states[1] == random.getstate()
+    assert (states[2] == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_with_an_example_as_much_is_folded(name):
+    make, shape, _ = FOLDED[name]
+    net, x = made(make).float(), inputs(*shape).float()
+    assert str(dl.fold(net, x)) == str(dl.fold(net)) and str(dl.fold(dl.deepen(net), x)) == str(dl.fold(net))
+
+
+def test_examples_that_do_not_fit_are_named():
+    net = Seq(Linear(4, 3), Linear(3, 2))
+    with pytest.raises(ValueError, match="the network fails on the example with RuntimeError: mat1 and mat2"):
+        dl.fold(net, torch.ones(2, 3))
+    with pytest.raises(TypeError, match="example is a list; expected a tensor, a tuple of arguments or a dict of keywords"):
+        dl.fold(net, [torch.ones(2, 4)])

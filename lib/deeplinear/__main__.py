@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -16,17 +17,14 @@ from .experiments import EXPERIMENTS, data_of
 
 
 def main(arguments=None):
-    """Run the command line; returns the exit status: 0, 1 for an error that it names, 130 when interrupted."""
+    """Run the command line; returns the exit status: 0, 1 for an error that it names, 130 when interrupted, and 141 where
+    whoever reads the output, such as ``head``, has read enough."""
     options = _parser().parse_args(arguments)
-    if options.command == "about":
-        print(about.about())
-        return 0
-    if options.command == "list":
-        for name, module in EXPERIMENTS.items():
-            print(f"{name}: {module.SUMMARY}")
-        return 0
     try:
-        return {"run": _run, "verify": _verify, "data": _data, "ask": _ask, "laws": _laws}[options.command](options)
+        status = {"run": _run, "verify": _verify, "data": _data, "ask": _ask, "laws": _laws, "list": _list,
+                  "about": _about}[options.command](options)
+        sys.stdout.flush()  # here, where a closed pipe is heard
+        return status
     except KeyboardInterrupt as stop:
         print(f"stopping, {stop.args[0] if stop.args else 'nothing is kept; the same command starts again'}", file=sys.stderr)
         return 130
@@ -34,9 +32,21 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (OSError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141
         hint = ". What was finished is kept; the same command goes on from there" if options.command == "run" else ""
         print(f"error: {str(error) or type(error).__name__}{hint}", file=sys.stderr)
         return 1
+
+
+def _nobody_reads():
+    """Whether the pipe behind standard output is closed; then what is left to print goes nowhere, without a word."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _parser():
@@ -75,6 +85,17 @@ def _parser():
     return parser
 
 
+def _about(_):
+    print(about.about())
+    return 0
+
+
+def _list(_):
+    for name, module in EXPERIMENTS.items():
+        print(f"{name}: {module.SUMMARY}")
+    return 0
+
+
 def _run(options):
     if options.dask is not None and options.workers is not None:
         raise ValueError("--workers counts local processes and --dask has its own; expected one of them")
@@ -87,23 +108,30 @@ def _run(options):
     return 0
 
 
-def _work(module, device, options):
-    """What is to be done, the data set, and where it comes from."""
+def _work(module, device, options, download=True):
+    """What is to be done, the data set, and where it comes from; :class:`data.DataUnavailable` without the data."""
     config = module.SCALES[options.scale]
-    dataset = data_of(module, config)
+    dataset = data_of(module, config, download)
     origin = recorded.origin(module.__file__)
     inputs = f"{origin['source_sha256']} {dataset.sha256} torch {torch.__version__}"
     return shards.Work(module.__name__, config, device, inputs, Path(options.out)), dataset, origin
 
 
 def _plan(module, device, options):
-    """The jobs of a run, those that an earlier command has finished, and an estimate from the record of the full scale."""
-    work, _, _ = _work(module, device, options)
-    jobs = module.jobs(work.config, device)
-    done = [work.finished(index).is_file() for index in range(len(jobs))]
+    """The jobs of a run, those that an earlier command has finished, and an estimate from the record of the full scale.
+
+    Nothing is downloaded. Without the data set no job is taken as finished, as its digest is a part of their names.
+    """
+    jobs, needs = module.jobs(module.SCALES[options.scale], device), []
+    try:
+        work, _, _ = _work(module, device, options, download=False)
+        done = [work.finished(index).is_file() for index in range(len(jobs))]
+    except data.DataUnavailable:
+        done, needs = [False] * len(jobs), [f"all jobs need the data set {module.SCALES[options.scale].dataset}, which is not "
+                                            "here: the run fetches it first, and finished jobs are not looked for"]
     waiting = [job for job, finished in zip(jobs, done) if not finished]
     lines = ["job {}: {}{}".format(index, ", ".join(f"{key} {value}" for key, value in job.items() if key != "size"),
-                                   " (finished)" if done[index] else "") for index, job in enumerate(jobs)]
+                                   " (finished)" if done[index] else "") for index, job in enumerate(jobs)] + needs
     size = sum(job["size"] for job in waiting)
     lines.append(f"{len(waiting)} of {len(jobs)} jobs to run, {size:.1e} config-steps, on {device}, into {options.out}")
     processes = options.workers or (1 if device != "cpu" else min(len(waiting), os.cpu_count() or 1)) or 1
@@ -152,18 +180,21 @@ def _verify(options):
 def _ask(options):
     frame = asking.read(options.table)
     figure = Path(options.figure or f"{Path(options.table).stem}-ask.svg")
+    if figure.suffix.lower() != ".svg":
+        raise ValueError(f"the figure is {str(figure)!r}; expected a name that ends in .svg")
     for place in [figure, *([Path(options.html)] if options.html else [])]:
         if not place.parent.is_dir():
             raise ValueError(f"no folder {place.parent} for {place.name}; expected one that exists")
     with tqdm(total=100, desc="race", bar_format="{desc} {percentage:3.0f} %|{bar}| {elapsed}", disable=None) as bar:
         answer = asking.ask(frame, options.target, options.power, options.seconds, lambda share: bar.update(100 * share - bar.n))
-    print(answer)
+    said = [str(answer)]  # printed last: the files are there even where nobody reads on
     if answer.race.runners:
         figure.write_text(answer.figure.svg(), encoding="utf-8")
-        print(f"figure   {figure}")
+        said.append(f"figure   {figure}")
     if options.html:
         Path(options.html).write_text(asking.page(answer, Path(options.table).name), encoding="utf-8")
-        print(f"page     {options.html}")
+        said.append(f"page     {options.html}")
+    print("\n".join(said))
     return 0
 
 
@@ -189,18 +220,42 @@ def _net_and_example(place):
         after.callback(sys.path.remove, sys.path[0])
         try:
             spec.loader.exec_module(module)
-            function = data.named(f"in {file} the function", name, {key: item for key, item in vars(module).items() if callable(item)})
+            function = _function(vars(module), file, name)
             found = function()
-        except ValueError:
+        except _NoFunction:
             raise
         except Exception as error:  # whatever the user's own code raises
-            raise ValueError(f"{place} failed with {type(error).__name__}: {error}") from error
+            said = f": {error}" if str(error) else ""
+            raise ValueError(f"{place} failed with {type(error).__name__}{_line(error, file)}{said}") from error
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], torch.nn.Module)
             and isinstance(found[1], torch.Tensor | tuple | dict)):
         kinds = ", ".join(type(part).__name__ for part in found) if isinstance(found, tuple) else type(found).__name__
         raise ValueError(f"{place} returns {kinds}; expected (net, example), a torch.nn.Module and a tensor, a tuple of "
                          "arguments or a dict of keywords")
     return found
+
+
+class _NoFunction(ValueError):
+    """A name that is none of a function."""
+
+
+def _function(items, file, name):
+    """The function of this name among the ``items`` of a file."""
+    functions = {key: item for key, item in items.items() if callable(item) and not key.startswith("__")}
+    if name in items and name not in functions:
+        raise _NoFunction(f"{name} in {file} is of the type {type(items[name]).__name__}; expected a function without arguments "
+                          "that returns (net, example)")
+    try:
+        return data.named(f"in {file} the function", name, functions)
+    except ValueError as error:
+        raise _NoFunction(str(error)) from error
+
+
+def _line(error, file):
+    """The last line of the file that an error came through, in words."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == Path(file).resolve()
+             or frame.filename == file]
+    return f" in line {lines[-1]}" if lines else ""
 
 
 def _count(text):

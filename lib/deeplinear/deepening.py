@@ -45,7 +45,7 @@ def deepen(net: Net, where: Where | None = None, factors: int = 2, start: Start 
     computed at every use: assign to ``layer.weight``, a change in place is lost. Make the optimiser afterwards, from all
     parameters; save and load by ``state_dict()``, as PyTorch does not save parametrised layers whole. ``ValueError``
     names layers that do not exist or cannot be deepened: lazy, quantised, parametrised, on the meta device, or with a
-    weight that is not finite, no parameter, or used elsewhere too.
+    weight that is empty, not finite, no parameter, or used elsewhere too. ``TypeError`` for a ``where`` of another kind.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     >>> deep = deepen(net, start="balanced")
@@ -195,6 +195,10 @@ def _chosen(net, where):
     layers = {name: module for name, module in net.named_modules()
               if isinstance(module, LAYERS) or type(module).__module__.startswith(QUANTISED)}
     first = {id(module): name for name, module in layers.items()}
+    suggested = "a function chooses others, such as where=lambda name, layer: {}"
+    if not (where is None or isinstance(where, str | Iterable | Callable)) or isinstance(where, type | nn.Module):
+        raise TypeError(f"where is {where!r}; expected None, names or a function of name and layer: "
+                        + suggested.format("isinstance(layer, torch.nn.Linear)"))
     if callable(where):
         chosen = [name for name, layer in layers.items() if where(name, layer)]
     elif where is None:
@@ -206,12 +210,21 @@ def _chosen(net, where):
             if id(modules.get(name)) not in first:
                 what = f", a {type(modules[name]).__name__}" if name in modules else ""
                 raise ValueError(f"where names {name!r}{what}; expected names of linear layers and convolutions, here "
-                                 f"{', '.join(layers) or 'none'}")
+                                 f"{', '.join(layers) or 'none'}; " + suggested.format(_suggestion(name)))
         chosen = list(dict.fromkeys(first[id(modules[name])] for name in names))
     if not chosen:
         raise ValueError(f"no layer is chosen of a {type(net).__name__} with the linear layers and convolutions "
                          f"{', '.join(layers) or 'none'}; expected at least one")
     return chosen
+
+
+def _suggestion(name):
+    """The condition that may be meant by what is no name of a layer."""
+    if not isinstance(name, str):
+        return "isinstance(layer, torch.nn.Linear)"
+    if set("*?[") & set(name):
+        return f"fnmatch.fnmatch(name, {name!r})"
+    return f"name.startswith({name + '.'!r})"
 
 
 def _refuse(net, chosen):
@@ -242,6 +255,8 @@ def _reason(layer, name, owners):
         return "has a weight that is no plain Parameter: weight norm, pruning or the like make it"
     if weight.device.type == "meta":
         return "is on the meta device, without values"
+    if not weight.numel():
+        return f"has an empty weight, of shape {tuple(weight.shape)}"
     if not weight.isfinite().all():
         return "has a weight that is not finite"
     shared = [other for other in owners.get(weight.untyped_storage().data_ptr(), []) if other != name]

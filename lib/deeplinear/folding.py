@@ -1,10 +1,14 @@
 """Products of linear layers as one layer: those that ``deepen`` made, and those written by hand."""
 
+import contextlib
 import math
+import random
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .deepening import Net, copied, memory_format, own_class, product_of
 
@@ -12,7 +16,7 @@ KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def fold(net: Net) -> Net:
+def fold(net: Net, example: torch.Tensor | tuple | dict | None = None) -> Net:
     """A copy of ``net`` in which products of linear layers are one layer: the same outputs, to rounding.
 
     Every weight that :func:`deeplinear.deepening.deepen` made a product is one parameter again, so ``fold(deepen(net))`` has the keys
@@ -23,9 +27,16 @@ def fold(net: Net) -> Net:
     becomes that layer where it is a part of ``net``; numbered parts are numbered anew.
 
     Left as they are: layers with hooks, with other parametrisations, of classes of their own, used elsewhere too, or of two
-    dtypes or devices; transposed convolutions by hand. A ``Sequential`` is taken to be called as a whole: a forward that
-    picks its parts must not be folded. Products of narrow layers have fewer parameters than what they fold to.
-    Raises ``ValueError`` for parameters on the meta device.
+    dtypes or devices; transposed convolutions by hand. Products of narrow layers have fewer parameters than what they fold to.
+
+    Without ``example`` every ``Sequential`` is taken to be called as a whole, and nothing is run: where a forward goes
+    through its parts (``for part in self.parts: x = x + part(x).relu()``) or picks one, the outputs change, *silently*.
+    With it, a tensor, a tuple of arguments or a dict of keywords, a copy is run in evaluation before and after: a
+    ``Sequential`` is folded only if it is seen to be called, and its parts by it alone, and outputs that differ by more
+    than rounding (the root of the dtype's, over the largest) are refused. ``net`` and all random states stay.
+
+    Raises ``TypeError`` for a ``net`` or an ``example`` of another kind, and ``ValueError`` for parameters on the meta
+    device, a forward that fails on ``example``, and outputs that differ; it names the first ``Sequential`` that makes them.
 
     >>> net = nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), nn.ReLU())
     >>> fold(net)
@@ -43,8 +54,92 @@ def fold(net: Net) -> Net:
     for layer in net.modules():
         if product_of(layer):
             _single(layer)
-    _Folder(net).fold(net)
+    if example is None:
+        return _folded(net)
+    if not isinstance(example, (torch.Tensor, tuple, dict)):
+        raise TypeError(f"example is a {type(example).__name__}; expected a tensor, a tuple of arguments or a dict of keywords")
+    whole, before = _watched(net, example)
+    found = _folded(net, whole)
+    if not _agree(before, found, example):
+        for name in whole:
+            if not _agree(before, _folded(net, [name]), example):
+                raise ValueError(f"{name or 'the network'}, a Sequential, cannot be folded: on the example the outputs differ, as "
+                                 "something beside its own forward uses its parts. Expected one that is called as a whole")
+        raise ValueError("the network cannot be folded: on the example the outputs differ by more than rounding")
+    return found
+
+
+def _folded(net, names=None):
+    """A copy with the products by hand folded in all Sequentials, or in those of these names alone."""
+    net = copied(net)
+    _Folder(net, None if names is None else {id(net.get_submodule(name)) for name in names}).fold(net)
     return net
+
+
+def _watched(net, example):
+    """The names of the Sequentials that are called, and whose parts they alone call; the outputs."""
+    net, running, called, picked = copied(net), [], set(), set()
+    owners = {}
+    for module in net.modules():
+        for part in module._modules.values():
+            owners.setdefault(id(part), []).append(module)
+
+    def begins(module, *_):
+        for owner in owners.get(id(module), ()):
+            if type(owner) is nn.Sequential and (not running or running[-1] is not owner):
+                picked.add(id(owner))
+        running.append(module)
+        called.add(id(module))
+
+    def ends(*_):
+        running.pop()
+
+    for module in net.modules():
+        module.register_forward_pre_hook(begins, prepend=True)
+        module.register_forward_hook(ends, always_call=True)
+    outputs = _outputs(net, example)
+    names = [name for name, module in net.named_modules() if type(module) is nn.Sequential and "forward" not in vars(module)
+             and id(module) in called - picked]
+    return names, outputs
+
+
+def _agree(before, net, example):
+    """Whether the outputs are those of before, up to rounding; a network that fails has others."""
+    try:
+        after = _outputs(copied(net), example)
+    except ValueError:
+        return False
+    return len(before) == len(after) and all(
+        one.shape == other.shape and torch.allclose(one, other, 0.0, torch.finfo(one.dtype).eps ** 0.5 * max(
+            1e-30, one[one.isfinite()].abs().max().item() if one.isfinite().any() else 0.0), equal_nan=True)
+        for one, other in zip(before, after))
+
+
+def _outputs(net, example):
+    """The tensors of floating point that a network returns in evaluation, which may change: a copy is given."""
+    example = tree_map(lambda part: part.detach().clone() if isinstance(part, torch.Tensor) else part, example)
+    args, kwargs = ((), example) if isinstance(example, dict) else (example if isinstance(example, tuple) else (example,), {})
+    with _random_states_kept(), torch.no_grad():
+        try:
+            output = net.eval()(*args, **kwargs)
+        except Exception as error:  # whatever the network's own code raises
+            raise ValueError(f"the network fails on the example with {type(error).__name__}: {error}") from error
+    return [part for part in tree_leaves(output) if isinstance(part, torch.Tensor) and part.is_floating_point()]
+
+
+@contextlib.contextmanager
+def _random_states_kept():
+    """All generators at seed 0 within it, and as they were behind it."""
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  a network's forward may draw from it
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _single(layer):
@@ -62,9 +157,11 @@ def _single(layer):
 
 
 class _Folder:
-    """Folds what is written by hand. ``users``: the modules that hold each module; ``owners``: those of each parameter."""
+    """Folds what is written by hand. ``users``: the modules that hold each module; ``owners``: those of each parameter;
+    ``allowed``: the ids of the Sequentials that may be folded, or None for all."""
 
-    def __init__(self, net):
+    def __init__(self, net, allowed=None):
+        self.allowed = allowed
         self.users, self.owners, self.done = {}, {}, {}
         self.alive = list(net.modules()), list(net.parameters())  # so that each id stays its own
         for module in net.modules():
@@ -78,7 +175,7 @@ class _Folder:
         for name, child in module._modules.items():
             if child is not None:
                 module._modules[name] = self.folded(child)
-        if type(module) is nn.Sequential:
+        if type(module) is nn.Sequential and (self.allowed is None or id(module) in self.allowed):
             self.sequential(module)
 
     def folded(self, child):

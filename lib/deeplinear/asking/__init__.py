@@ -34,8 +34,8 @@ def ask(frame: Any, target: Hashable, power: int = 2, seconds: float = 60.0, rep
     Predicts by the three conditions of chapter 8, then races: balanced layers of width 1 near zero, the same five
     starts for all, full batches, every model at its own best rate, by the rules of :mod:`deeplinear.tuning`. What it
     finds holds for these rows, this loss and so many steps. Returns an :class:`Answer`. Raises ``ValueError`` for a
-    ``power`` that is neither, a target that is absent, constant or text, duplicate columns, infinite entries, no usable
-    column, and too few rows.
+    ``power`` that is neither, a target that is absent, constant or text, duplicate columns, infinite entries, numbers
+    whose squares no float holds, no usable column, too few rows, and columns that say nothing of the target.
     """
     if isinstance(power, bool) or power not in POWERS:
         raise ValueError(f"power is {power!r}; expected 2 or 4")

@@ -74,9 +74,11 @@ class Answer:
     def _table(self):
         rows = [["", "rate", "gap at the end", f"gradients to {self.race.goal:g}", "over depth 1", "95 % interval"]]
         for name, runner in self.race.runners.items():
-            versus = runner.versus
-            compared = ["", ""] if versus is None else [f"{versus.paired.mean:.3g} {versus.measure}",
-                                                         f"{versus.paired.low:.3g} to {versus.paired.high:.3g}"]
+            versus, compared = runner.versus, ["", ""]
+            if versus and _is_rounding(self.race, runner.name):
+                compared = ["gap: rounding", ""]
+            elif versus:
+                compared = [f"{versus.paired.mean:.3g} {versus.measure}", f"{versus.paired.low:.3g} to {versus.paired.high:.3g}"]
             rate, gap = "" if runner.rate is None else f"{runner.rate:.1e}", f"{runner.gap:.1e}"
             rows.append([name, rate, gap if runner.gap >= LEAST else f"below {LEAST:g}",
                          "not reached" if math.isinf(runner.steps) else f"{runner.steps:.0f}", *compared])
@@ -92,7 +94,8 @@ def judge(race: Race, power: int) -> Judgement:
 
     Ahead and behind are what :func:`deeplinear.tuning.compare` calls so. Not settled where a depth was not through in
     time, where at no rate all starts of a model survived, and where the medians at the rates best by the median, which may
-    leave failed starts out, say the opposite.
+    leave failed starts out, say the opposite. Level where the gaps are compared and both medians are below ``LEAST``: such
+    gaps are rounding, and no ratio of them is taken.
     """
     said = f"At power {power} it is not settled"
     depths = [race.runners[name] for name in (f"depth {depth}" for depth in DEPTHS) if name in race.runners]
@@ -103,10 +106,15 @@ def judge(race: Race, power: int) -> Judgement:
     if not deeper:
         return Judgement("not settled", f"{said}: at no rate all {len(SEEDS)} starts of two depths came through.")
     name, versus = min(deeper, key=lambda pair: (not pair[1].paired.ahead, pair[1].measure != "steps", pair[1].paired.mean))
+    if versus.measure == "gap" and all(race.runners[each].gap < LEAST for each in ("depth 1", name)):
+        return Judgement("level", f"At power {power} {_at_the_minimum(depths)}.")
     found, medians = versus.paired, versus.medians
     to_goal, at_end = f"the steps to {race.goal:g} of the first gap", f"the gap after {race.steps} steps"
     measured = (f"{found.mean:.3g} times {to_goal if versus.measure == 'steps' else at_end} (95 % interval {found.low:.3g} to "
                 f"{found.high:.3g} over {len(SEEDS)} starts)")
+    if _is_rounding(race, name):
+        measured = (f"{_middle(race, name, 'gap')} in the median after {race.steps} steps, and depth 1 "
+                    f"{_middle(race, 'depth 1', 'gap')}")
     if (found.ahead and medians > 1) or (found.behind and medians < 1):
         return Judgement("not settled", f"{said}: {name} has {measured}, but the opposite is true at rates that some starts do "
                          "not survive.")
@@ -120,9 +128,29 @@ def judge(race: Race, power: int) -> Judgement:
     return Judgement(outcome, f"At power {power} {words} {measured}.")
 
 
+def _is_rounding(race, name):
+    """Whether a ratio of gaps would have rounding above or below its line: a median gap below ``LEAST``."""
+    return race.runners[name].versus.measure == "gap" and min(race.runners[each].gap for each in ("depth 1", name)) < LEAST
+
+
+def _at_the_minimum(depths):
+    """Who has a median gap that is rounding, and how many of the starts have not."""
+    there = [runner.name for runner in depths if runner.gap < LEAST]
+    away = [f"{int((~(runner.curve[-1] < LEAST)).sum())} of {runner.name}" for runner in depths
+            if not (runner.curve[-1] < LEAST).all()]
+    who = "every depth is" if len(there) == len(depths) else f"{' and '.join(there)} are"
+    return f"{who} at the minimum, within rounding{', in the median' if away else ''}" + (
+        f"; of {len(SEEDS)} starts, {', '.join(away)} did not get there" if away else "")
+
+
 def _middle(race, name, measure):
     runner = race.runners[name]
-    return f"{runner.steps:.0f} steps" if measure == "steps" else f"a gap of {runner.gap:.2g}"
+    return f"{runner.steps:.0f} steps" if measure == "steps" else f"a gap {_in_words(runner.gap)}"
+
+
+def _in_words(gap):
+    """``of 0.12``, or ``below 1e-09``, where a gap is rounding and may be negative."""
+    return f"of {gap:.2g}" if gap >= LEAST else f"below {LEAST:g}"
 
 
 def _of(rows, all_rows):

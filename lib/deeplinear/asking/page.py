@@ -3,7 +3,7 @@
 import html
 
 from .answer import Answer
-from .racing import SEEDS
+from .racing import LEAST, SEEDS
 
 STYLE = ("body{font:17px/1.5 Georgia,serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}"
          "pre{font:14px/1.45 monospace;overflow-x:auto}svg{max-width:100%;height:auto}")
@@ -25,5 +25,5 @@ def page(answer: Answer, title: str) -> str:
 
 def described(answer: Answer) -> str:
     """The figure in words, for those who do not see it."""
-    ends = ", ".join(f"{name} {runner.gap:.0e}" for name, runner in answer.race.runners.items())
+    ends = ", ".join(f"{name} {max(runner.gap, LEAST):.0e}" for name, runner in answer.race.runners.items())
     return f"Gap over the first gap against gradients, on logarithmic axes; at the end: {ends}"

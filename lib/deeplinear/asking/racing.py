@@ -27,6 +27,7 @@ STD = 0.02  # of the start's end-to-end matrix, as in chapters 7 and 8
 GOALS = 1e-3, 1e-4  # of the first gap, as there; the second one where depth 1 is at the first after a few steps already
 FEW = 20
 LEAST = 1e-9  # of the first gap: below it a gap is rounding
+SIGNAL = 1e-6  # of the loss at zero, the least first gap: the loss is rounded to 1e-16, so that gaps of LEAST can be told
 BRACKET = 1e-12, 1e3
 ADAM = -4, 0
 POINTS = 400
@@ -143,8 +144,9 @@ class _Field:
             raise ValueError(f"the least loss of this table cannot be found: {error}") from error
         at_zero = loss.value(torch.zeros(1, loss.shape[1], dtype=torch.float64)).item()
         self.first = at_zero - self.minimum
-        if not self.first > 1e-9 * at_zero:
-            raise ValueError("the columns say nothing of the target: no linear model has less loss than none; expected some signal")
+        if not self.first > SIGNAL * at_zero:
+            raise ValueError("the columns say nothing of the target: no linear model has a loss that is smaller by a millionth than "
+                             "without them; expected some signal")
         self.lock, self.shares = threading.Lock(), {}
         self.goal, self.has_goal = GOALS[0], threading.Event()
 

@@ -1,10 +1,14 @@
 """A table with the dirt that tables have becomes a data set; whatever is left out or filled in is said."""
 
+import codecs
 import collections
 import csv
 import dataclasses
 import difflib
+import gzip
 import io
+import re
+import zlib
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,10 @@ SEPARATORS = ",;\t|"
 NUMERIC = 0.9  # share of its entries that must read as numbers in a column of numbers
 MISSING = 0.5  # share of its entries that may be missing
 FEWEST = 20  # rows
+ALIKE = 1e-9  # of a correlation from one: then a feature is the target itself
+SIGNS = ",%$€£¥'"
+LIKE_NUMBERS = re.compile(r"\s*[-+(]?\s*[$€£¥]?\s*[-+]?\d[\d.,' ]*(e[-+]?\d+)?\s*[%$€£¥]?\s*\)?\s*", re.IGNORECASE)
+SMALLEST, LARGEST = 1e-140, 1e140  # of the sizes that a column may have, so that squares and their sums are finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +47,9 @@ def read(path: str | Path) -> Any:
     """The CSV file at ``path`` as a data frame of pandas, a header and one row an example.
 
     Separated by commas, semicolons, tabs or bars, whichever the header has most of; with semicolons a decimal comma is
-    understood. Raises ``ValueError`` that names what is wrong: no pandas, no such file, no text, no columns, a name twice,
-    rows of unlike length.
+    understood, where more columns are numbers then. In UTF-8 or UTF-16, packed by gzip or not. Raises ``ValueError`` that
+    names what is wrong: no pandas, no such file, no text, a comment before the header, no columns, a name twice, rows of
+    unlike length.
     """
     try:
         import pandas
@@ -52,6 +61,8 @@ def read(path: str | Path) -> Any:
     if not text.strip():
         raise ValueError(f"{path} is empty; expected a CSV file with a header")
     separator = max(SEPARATORS, key=lines[0].count)
+    if lines[0].startswith("#") and (len(lines) < 2 or lines[0].count(separator) != lines[1].count(separator)):
+        raise ValueError(f"{path} begins with a comment, {lines[0][:40]!r}; expected the header in its first line")
     if separator not in lines[0]:
         raise ValueError(f"{path} is not a CSV file: its first line, {lines[0][:40]!r}, has no comma, semicolon, tab or bar")
     names = [name.strip() for name in next(csv.reader(lines[:1], delimiter=separator))]
@@ -91,7 +102,7 @@ def clean(frame: Any, target: Hashable) -> Table:
         raise ValueError(f"target {str(target)!r} has {np.isinf(labels).sum()} infinite and {kept.sum() - np.isinf(labels).sum()}"
                          " finite entries; expected finite numbers")
     if _flat(labels[kept]):
-        raise ValueError(f"target {str(target)!r} is constant, {labels[kept][0]:g}; expected one that varies")
+        raise ValueError(f"target {str(target)!r} is {_constant(frame[target], labels[kept][0])}; expected one that varies")
     found, dropped, infinite = _Columns(), {}, []
     for name in names:
         if name != target:
@@ -104,6 +115,13 @@ def clean(frame: Any, target: Hashable) -> Table:
                 found[name] = entries
     if infinite:
         raise ValueError(f"infinite entries in {', '.join(infinite)}; expected finite numbers, and empty where one is missing")
+    found[target] = labels[kept]
+    unusual = [f"{name} ({np.abs(entries).max():.0e})" for name, entries in found.items()
+               if np.abs(entries).max() > LARGEST or np.ptp(entries) < SMALLEST]
+    if unusual:
+        raise ValueError(f"numbers too large or too small in {', '.join(unusual)}; expected sizes, and differences, from "
+                         f"{SMALLEST:g} to {LARGEST:g}: use another unit")
+    del found[target]
     if not found:
         raise ValueError("no column is left beside the target: " + "; ".join(f"{name}: {why}" for name, why in dropped.items()))
     least = max(FEWEST, 2 * len(found))
@@ -111,7 +129,10 @@ def clean(frame: Any, target: Hashable) -> Table:
         raise ValueError(f"{kept.sum()} rows with a target for {len(found)} usable columns; expected at least {least}: with "
                          "fewer nearly every label can be met, whatever it is")
     found[target] = labels[kept]
-    return Table(data.from_frame(found, target), dropped, notes)
+    table = data.from_frame(found, target)
+    alike = (table.X.mT @ table.y / len(table.y)).abs() > 1 - ALIKE
+    notes += [f"{name}: kept, and it is the target up to scale and shift" for name, same in zip(found, alike) if same]
+    return Table(table, dropped, notes)
 
 
 def _feature(name, column, kept, notes):
@@ -128,7 +149,7 @@ def _feature(name, column, kept, notes):
     if np.isinf(entries).any():
         return entries, None
     if _flat(entries[~missing]):
-        return None, f"constant, {entries[~missing][0]:g}"
+        return None, _constant(column, entries[~missing][0])
     if missing.any():
         notes.append(f"{name}: {missing.sum()} missing {'entry' if missing.sum() == 1 else 'entries'} filled with the "
                      f"mean{_such_as(odd)}")
@@ -153,8 +174,21 @@ def _numbers(column):
                 odd[str(entry)] += 1
     read, wrong = np.sum(~np.isnan(found)), sum(odd.values())
     if wrong and read < NUMERIC * (read + wrong):
-        return None, None, "text, such as " + ", ".join(repr(entry[:20]) for entry, _ in odd.most_common(2))
+        return None, None, _text_in(odd, read, wrong)
     return found, next(iter(odd), None), None
+
+
+def _text_in(odd, read, wrong):
+    """What is said of a column with too much text: examples, how much of it, and what keeps it from being numbers."""
+    examples = ", ".join(repr(entry[:20]) for entry, _ in odd.most_common(2))
+    signs = sorted({sign for entry in odd for sign in SIGNS if sign in entry})
+    if signs and all(LIKE_NUMBERS.fullmatch(entry) for entry in odd):
+        return (f"text, such as {examples}: numbers with {' and '.join(map(repr, signs))}; expected such as 1234.5, with a decimal "
+                "point alone")
+    if read:
+        return (f"text in {wrong} of {read + wrong} entries, such as {examples}; in a column of numbers at most "
+                f"{100 * (1 - NUMERIC):.0f} % are taken as missing")
+    return f"text, such as {examples}"
 
 
 def _is_missing(entry):
@@ -172,6 +206,12 @@ def _flat(entries):
     return np.ptp(entries) <= len(entries) * np.finfo(float).eps * np.abs(entries).max()
 
 
+def _constant(column, entry):
+    """What is said of a column that is constant up to rounding, of which this is an entry."""
+    varies = len({str(one) for one in column if not _is_missing(one)}) > 1
+    return f"constant, {entry:g}" + (", up to rounding: take that away from it" if varies else "")
+
+
 def _refuse_twice(names):
     twice = [str(name) for name, count in collections.Counter(names).items() if count > 1]
     if twice:
@@ -179,11 +219,19 @@ def _refuse_twice(names):
 
 
 def _text(path):
-    """The text of a file, in UTF-8 or, where it is none, in the encoding of Western spreadsheets."""
+    """The text of a file, packed by gzip or not, in UTF-8, in UTF-16 where it begins so, or, where it is none, in the encoding
+    of Western spreadsheets."""
     if not path.is_file():
         close = difflib.get_close_matches(path.name, [one.name for one in path.parent.glob("*.*")], n=1)
         raise ValueError(f"no file {path}" + (f"; did you mean {path.with_name(close[0])}?" if close else ""))
     content = path.read_bytes()
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is compressed by gzip and cannot be unpacked: {error}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
     if b"\0" in content[:4096]:
         raise ValueError(f"{path} is not a CSV file: it holds bytes that are no text (a spreadsheet is exported as CSV first)")
     try:

@@ -21,6 +21,6 @@ EXPERIMENTS = {module.NAME: module for module in (
     mnist_one_pass, mnist_stds, mnist_balance, relu_balance)}
 
 
-def data_of(module, config):
+def data_of(module, config, download=True):
     """The :class:`deeplinear.data.Dataset` of an experiment, or one that stands for it."""
-    return module.origin_of_data(config) if hasattr(module, "origin_of_data") else data.load(config.dataset)
+    return module.origin_of_data(config) if hasattr(module, "origin_of_data") else data.load(config.dataset, download)
