@@ -50,6 +50,8 @@ def twin(net, dtype=torch.float64):
     """A copy of the network on the CPU, in float64 or, with ``dtype=None``, as it is, without hooks."""
     if lazy := [name for name, parameter in net.named_parameters() if nn.parameter.is_lazy(parameter)]:
         raise Unreadable(f"{lazy[0]} is lazy; expected a network that has run once")
+    if compiled := [path for path, module in net.named_modules() if hasattr(module, "_orig_mod")]:
+        raise Unreadable(f"{compiled[0] or 'the network'} is compiled; pass the module that was compiled")
     kept = {id(tensor): _plain(tensor, dtype) for tensor in held(net)}  # deepcopy copies no tensor with a history
     double = copy.deepcopy(net, kept).to("cpu", dtype)
     for module in double.modules():
