@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import warnings
 
 import deeplinear as dl
 import pytest
@@ -9,6 +10,8 @@ import torch
 from network_step import Net, between, example_of
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
+from torch.utils.checkpoint import checkpoint
 
 Linear, X = nn.Linear, example_of((5, 3))
 UNIT = ["|b.weight|^2 - |a.weight|^2 - |a.bias|^2"]
@@ -125,3 +128,50 @@ def test_whatever_holds_a_tensor_on_a_module_makes_it_an_output(make, keep):
 def test_what_cannot_run_says_why(net, example, error, message):
     with pytest.raises(error, match=message):
         dl.laws(net, example)
+
+
+def recurrent(net, x):
+    h = torch.zeros(5, 4)
+    for _ in range(2):
+        h = torch.relu(net.a(x) + net.w(h))
+    return net.b(h)
+
+
+def hooked(change, *arguments):
+    net = between(nn.ReLU())()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        change(net[0], *arguments)
+    return net
+
+
+def norm(part):
+    return nn.Sequential(nn.Conv1d(4, 4, 1), part, nn.Conv1d(4, 2, 1))
+
+
+UNSEEN = "used only where no gradient goes: torch.no_grad, or a checkpoint with use_reentrant=True"
+
+
+@pytest.mark.parametrize("net, example, expected", [
+    (two(lambda net, x: checkpoint(lambda x: net.b(torch.relu(net.a(x))), x, use_reentrant=True)), X,
+     {("a.weight", "a.bias", "b.weight", "b.bias"): UNSEEN}),
+    (Net(lambda net, x: x @ torch.kron(net.a, net.b).T, a=nn.Parameter(torch.ones(2, 3)), b=nn.Parameter(torch.ones(2, 1))), X,
+     {("a",): "kron at forward Net", ("b",): "kron at forward Net"}),
+    (norm(nn.GroupNorm(2, 4, eps=0.0)), example_of((2, 4, 5)),
+     {("0.weight", "0.bias"): "group_norm at 1 GroupNorm, which normalises a group of entries together"}),
+    (norm(nn.InstanceNorm1d(4, eps=0.0)), example_of((2, 4, 5)),
+     {("0.weight", "0.bias"): "instance_norm at 1 InstanceNorm1d, which normalises a group of entries together"}),
+    (two(recurrent, w=Linear(4, 4, bias=False)), X,
+     {("a.weight", "a.bias", "w.weight"): "only one scale fits its uses, linear at w Linear"}),
+    (hooked(nn.utils.weight_norm), X, {("0.bias",): "a hook on 0", ("0.weight_g", "0.weight_v"): "a hook on 0"}),
+    (hooked(prune.l1_unstructured, "weight", 0.5), X, {("0.bias",): "a hook on 0", ("0.weight_orig",): "a hook on 0"})])
+def test_what_no_law_names_is_named_with_its_reason(net, example, expected):
+    laws = dl.laws(net, example)
+    assert {one.parameters: one.reason for one in laws.refused} == expected
+    assert not any({*law.parameters} & {name for names in expected for name in names} for law in laws)
+
+
+def test_a_compiled_network_asks_for_what_was_compiled():
+    compiled = torch.compile(Linear(3, 2), backend="eager")
+    for net, name in ((compiled, "the network"), (nn.Sequential(compiled), "0")):
+        assert [one.reason for one in dl.laws(net, X).refused] == [f"{name} is compiled; pass the module that was compiled"]
