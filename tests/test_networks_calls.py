@@ -175,3 +175,8 @@ def test_a_compiled_network_asks_for_what_was_compiled():
     compiled = torch.compile(Linear(3, 2), backend="eager")
     for net, name in ((compiled, "the network"), (nn.Sequential(compiled), "0")):
         assert [one.reason for one in dl.laws(net, X).refused] == [f"{name} is compiled; pass the module that was compiled"]
+
+
+def test_a_network_that_cannot_be_copied_is_refused():
+    net = two(lambda net, x: net.b(torch.relu(net.a(x))), lines=(line for line in "ab"))
+    assert [one.reason for one in dl.laws(net, X).refused] == ["copy.deepcopy raises TypeError: cannot pickle 'generator' object"]

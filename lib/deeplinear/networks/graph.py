@@ -53,7 +53,10 @@ def twin(net, dtype=torch.float64):
     if compiled := [path for path, module in net.named_modules() if hasattr(module, "_orig_mod")]:
         raise Unreadable(f"{compiled[0] or 'the network'} is compiled; pass the module that was compiled")
     kept = {id(tensor): _plain(tensor, dtype) for tensor in held(net)}  # deepcopy copies no tensor with a history
-    double = copy.deepcopy(net, kept).to("cpu", dtype)
+    try:
+        double = copy.deepcopy(net, kept).to("cpu", dtype)
+    except Exception as error:  # such as a lock or a generator on a module
+        raise Unreadable(f"copy.deepcopy raises {told(error)}") from error
     for module in double.modules():
         for hooks in HOOKS:
             getattr(module, hooks).clear()
