@@ -190,6 +190,16 @@ def test_the_drift_of_a_run_is_what_it_did_not_keep():
     assert drifts[1] < 0.1 * moved
 
 
+def test_a_drift_from_what_is_no_state_dict_says_so():
+    net = between(nn.ReLU())()
+    laws, state = dl.laws(net, torch.ones(5, 3)), net.state_dict()
+    with pytest.raises(ValueError, match="before has no 0.weight, but module.0.weight, .*; expected a state dict with the names"):
+        laws.drift({f"module.{name}": value for name, value in state.items()})
+    with pytest.raises(TypeError, match="before is a list; expected a state dict"):
+        laws.drift(list(state.values()))
+    assert dl.laws(Linear(3, 2), torch.ones(5, 3)).drift(state).shape == (0,)
+
+
 def test_the_network_stays_as_it_was():
     net = nn.Sequential(Conv(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(), nn.ReLU(), Conv(3, 2, 3)).half()
     net[1].eval()

@@ -37,6 +37,7 @@ class Degrees:
     def __init__(self):
         self.size, self.owners = 1, []  # (owner, first number, the number behind the last)
         self._equal, self._zero, self._relations, self._bent = [], [], [], []
+        self.at = "an operation"  # that is being read, in words
 
     def fresh(self, *shape, owner=None):
         """A tensor of new unknowns; ``owner``: the parameter whose axis they are."""
@@ -65,7 +66,7 @@ class Degrees:
         """The sum of coefficient times degree, over the (coefficient, numbers) given, is zero, entry by entry."""
         coefficients = [Fraction(coefficient) for coefficient, _ in terms]
         rows = torch.stack([a.reshape(-1) for a in torch.broadcast_tensors(*(a for _, a in terms))], 1).unique(dim=0)
-        self._relations.append((coefficients, rows))
+        self._relations.append((coefficients, rows, self.at))
 
     def total(self, *terms, bent=True):
         """Numbers whose degree is the sum of coefficient times degree, over the (coefficient, numbers) given."""
@@ -94,11 +95,11 @@ class Degrees:
         rows, before = self._rows(joined), None
         while before != len(why):
             before = len(why)
-            for row in rows:
+            for row, at in rows:
                 left = [k for k in row if k not in why]
                 if len(left) == 1:
-                    why[left[0]] = {r: None for k in row if k in why for r in why[k]} or {"a product with itself": None}
-        rows = [left for row in rows if (left := {k: c for k, c in row.items() if k not in why})]
+                    why[left[0]] = {r: None for k in row if k in why for r in why[k]} or {f"only one scale fits its uses, {at}": None}
+        rows = [left for row, _ in rows if (left := {k: c for k, c in row.items() if k not in why})]
         gone = torch.zeros(int(joined.max()) + 1, dtype=torch.bool)
         gone[list(why)] = True
         of_parameters = torch.zeros_like(gone)
@@ -118,14 +119,14 @@ class Degrees:
 
     def _rows(self, classes):
         rows = {}
-        for coefficients, numbers in self._relations:
+        for coefficients, numbers, at in self._relations:
             for line in classes[numbers].unique(dim=0).tolist():
                 row = collections.defaultdict(Fraction)
                 for coefficient, k in zip(coefficients, line):
                     row[k] += coefficient
                 row = {k: c for k, c in row.items() if k and c}
                 if row:
-                    rows[tuple(sorted(row.items()))] = row
+                    rows.setdefault(tuple(sorted(row.items())), (row, at))
         return list(rows.values())
 
 

@@ -234,7 +234,10 @@ def detached(reader, node, value):
 
 
 def without_gradient(reader, node, enabled, *args):
-    return NotImplemented if enabled or mutates(node) else constants(node)
+    if enabled or mutates(node):
+        return NotImplemented
+    reader.unseen |= {value.leaf.name for value in args if getattr(value, "leaf", None)}
+    return constants(node)
 
 
 def zeros(reader, node, *args, **kwargs):

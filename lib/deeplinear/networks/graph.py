@@ -9,16 +9,15 @@ import dataclasses
 import io
 import logging
 import random
-import types
 import warnings
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..deepening import product_of
+from .traces import WithTraces, held, tensors
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -37,62 +36,27 @@ class Graph:
     constants: dict
 
 
-class WithTraces(nn.Module):
-    """A network that also returns the tensors which its forward keeps on its modules: a loss can use them."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, *args, **kwargs):
-        before = [(container, container.copy()) for container in _state(self.net)]
-        known = {id(tensor) for _, contents in before for tensor in tensors(contents)}
-        output = self.net(*args, **kwargs)
-        kept = [tensor for container in _state(self.net) for tensor in tensors(container)
-                if id(tensor) not in known and tensor.is_floating_point()]
-        for container, contents in before:
-            container.clear()
-            container.extend(contents) if isinstance(container, list) else container.update(contents)
-        return output, kept
+def expect(net):
+    """``TypeError`` or ``ValueError`` of what is no network with values."""
+    if not isinstance(net, nn.Module):
+        what = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
+        raise TypeError(f"net is {what}; expected a torch.nn.Module, such as nn.Linear(3, 2)")
+    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+        if tensor.is_meta:
+            raise ValueError(f"{name} is on the meta device; expected parameters and buffers with values")
 
 
-def _state(net):
-    """The attributes of all modules, and the lists, dicts and objects in them, but not their parameters."""
-    todo, found = [vars(module) for module in net.modules() if not isinstance(module, nn.RNNBase)], {}
-    while todo:
-        container = todo.pop()
-        if id(container) in found:
-            continue
-        if isinstance(container, (list, dict)):
-            found[id(container)] = container
-        parts = container.items() if isinstance(container, dict) else enumerate(container)
-        for name, part in parts:
-            if isinstance(part, (list, tuple, dict)) and name not in ("_parameters", "_modules"):
-                todo.append(part)
-            elif type(part).__module__ != "builtins" and not isinstance(part, (torch.Tensor, nn.Module, type)):
-                todo.append(getattr(part, "__dict__", {}) if not isinstance(part, types.ModuleType) else {})
-    return list(found.values())
-
-
-def tensors(value):
-    """The tensors in nested lists, tuples, dicts and dataclasses."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = vars(value)
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [one for part in value for one in tensors(part)] if isinstance(value, (list, tuple)) else []
-
-
-def twin(net):
-    """A copy of the network in float64 on the CPU, without hooks."""
+def twin(net, dtype=torch.float64):
+    """A copy of the network on the CPU, in float64 or, with ``dtype=None``, as it is, without hooks."""
     if lazy := [name for name, parameter in net.named_parameters() if nn.parameter.is_lazy(parameter)]:
         raise Unreadable(f"{lazy[0]} is lazy; expected a network that has run once")
-    kept = {id(tensor): _double(tensor) for module in net.modules() for name, value in vars(module).items()
-            if name not in ("_parameters", "_modules") for tensor in tensors(value)
-            if not isinstance(tensor, nn.Parameter)}  # deepcopy copies no tensor with a history
-    double = copy.deepcopy(net, kept).to("cpu", torch.float64)
+    if compiled := [path for path, module in net.named_modules() if hasattr(module, "_orig_mod")]:
+        raise Unreadable(f"{compiled[0] or 'the network'} is compiled; pass the module that was compiled")
+    kept = {id(tensor): _plain(tensor, dtype) for tensor in held(net)}  # deepcopy copies no tensor with a history
+    try:
+        double = copy.deepcopy(net, kept).to("cpu", dtype)
+    except Exception as error:  # such as a lock or a generator on a module
+        raise Unreadable(f"copy.deepcopy raises {told(error)}") from error
     for module in double.modules():
         for hooks in HOOKS:
             getattr(module, hooks).clear()
@@ -101,28 +65,30 @@ def twin(net):
     return double
 
 
-def arguments(example):
-    """(args, kwargs) of a tensor, a tuple of arguments or a dict of keywords, in float64 on the CPU."""
+def arguments(example, dtype=torch.float64):
+    """(args, kwargs) of a tensor, a tuple of arguments or a dict of keywords, on the CPU, in float64 or as they are."""
     if not isinstance(example, (torch.Tensor, tuple, dict)):
         raise TypeError(f"example is a {type(example).__name__}; expected a tensor, a tuple of arguments or a dict of keywords")
     if isinstance(example, torch.Tensor):
         example = (example,)
-    double = _double(example)
-    return ((), double) if isinstance(example, dict) else (double, {})
+    if any(tensor.is_meta for tensor in tensors(example)):
+        raise ValueError("a tensor of example is on the meta device; expected one with values")
+    plain = _plain(example, dtype)
+    return ((), plain) if isinstance(example, dict) else (plain, {})
 
 
-def _double(value):
+def _plain(value, dtype):
     if isinstance(value, torch.Tensor):
         value = value.detach().to("cpu", copy=True)
-        return value.double() if value.is_floating_point() else value
+        return value.to(dtype) if value.is_floating_point() and dtype else value
     if isinstance(value, dict):
-        return {key: _double(part) for key, part in value.items()}
-    return type(value)(_double(part) for part in value) if type(value) in (list, tuple) else value
+        return {key: _plain(part, dtype) for key, part in value.items()}
+    return type(value)(_plain(part, dtype) for part in value) if type(value) in (list, tuple) else value
 
 
 @contextlib.contextmanager
 def undisturbed():
-    """Random states and the default dtype as before, whatever runs; new tensors in float64; nothing printed."""
+    """Random states and the default dtype (given back) as before, whatever runs; new tensors in float64; nothing printed."""
     state, dtype = random.getstate(), torch.get_default_dtype()
     numpy_state = np.random.get_state()  # noqa: NPY002  a network's forward may draw from it
     logs = logging.root.manager.disable
@@ -132,7 +98,7 @@ def undisturbed():
         torch.set_default_dtype(torch.float64)
         logging.disable(logging.CRITICAL)
         try:
-            yield
+            yield dtype
         finally:
             logging.disable(logs)
             torch.set_default_dtype(dtype)
@@ -140,49 +106,11 @@ def undisturbed():
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-class Record(TorchDispatchMode):
-    """What is called on which tensors, in order: two runs that are recorded alike computed alike."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls, self._seen = [], {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.calls.append((function, torch.is_grad_enabled(), self._named([args, kwargs]), self._named(result)))
-        return result
-
-    def returned(self, output):
-        self.calls.append(self._named(tensors(output)))
-
-    def _named(self, value):
-        """The call that made a tensor, or the order in which a parameter or an input was first met."""
-        if isinstance(value, torch.Tensor):
-            return self._seen.setdefault(id(value), (len(self._seen), value))[0]
-        if isinstance(value, dict):
-            return tuple((key, self._named(part)) for key, part in value.items())
-        return tuple(map(self._named, value)) if isinstance(value, (list, tuple)) else repr(value)
-
-
 def run(whole, args, kwargs):
     try:
         return whole(*args, **kwargs)
     except Exception as error:  # whatever the network's own code raises
-        raise Unreadable(f"on a float64 copy its forward raises {_told(error)}") from error
-
-
-def graphs(double, args, kwargs):
-    """The graphs of the copy in each of its modes, one for those in which it computes the same."""
-    whole, found = WithTraces(double), {}
-    for mode in modes(double):
-        with modes_as(double, mode):
-            record = Record()
-            with record, buffers_as_they_were(double):
-                record.returned(run(whole, args, kwargs))
-            found.setdefault(tuple(record.calls), mode)
-    for mode in found.values():
-        with modes_as(double, mode), buffers_as_they_were(double):
-            yield _graph(_export(whole, args, kwargs), double)
+        raise Unreadable(f"on a float64 copy its forward raises {told(error)}") from error
 
 
 @contextlib.contextmanager
@@ -216,14 +144,15 @@ def modes_as(net, mode):
             module.training = training
 
 
-def _export(whole, args, kwargs):
+def read(copy_of_net, args, kwargs):
+    """The graph of a copy of the network, in the mode that it is in."""
     try:
-        return torch.export.export(whole, args, kwargs)
+        return _graph(torch.export.export(WithTraces(copy_of_net), args, kwargs), copy_of_net)
     except Exception as error:  # whatever the network's own code or the tracer raises
-        raise Unreadable(f"torch.export raises {_told(error)}") from error
+        raise Unreadable(f"torch.export raises {told(error)}") from error
 
 
-def _told(error):
+def told(error):
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"
 
 
@@ -271,10 +200,10 @@ def untouchable(net, double, args, kwargs):
             kinds = {type(part).__name__ for parts in module.parametrizations.values() for part in parts if part is not product}
             found |= {f"{path}.{name}".lstrip("."): f"parametrised by {', '.join(sorted(kinds))}"
                       for name, _ in module.named_parameters() if kinds and name.startswith("parametrizations.")}
-    return found | _behind_functions(double, args, kwargs)
+    return found | behind_functions(double, args, kwargs)
 
 
-def _behind_functions(double, args, kwargs):
+def behind_functions(double, args, kwargs):
     """Parameters whose gradient passes through a ``torch.autograd.Function``: its backward may be anything."""
     called = {id(parameter): name for name, parameter in double.named_parameters()}
     output, kept = run(WithTraces(double), args, kwargs)

@@ -54,8 +54,10 @@ def _gradients(double, inputs, point, seed):
         output, kept = graph.run(graph.WithTraces(double), *inputs)
         outputs = [tensor for tensor in graph.tensors([output, kept]) if tensor.requires_grad]
         loss = sum((tensor * torch.randn(tensor.shape, dtype=tensor.dtype)).sum() for tensor in outputs)
-        found = (torch.autograd.grad(loss, list(parameters.values()), allow_unused=True) if outputs
-                 else len(parameters) * [None])
+        try:
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True) if outputs else len(parameters) * [None]
+        except RuntimeError as error:  # such as of what its forward wrote over
+            raise ValueError(f"backward raises {graph.told(error)}; expected a network that can be trained") from error
     return {name: torch.zeros_like(parameter) if gradient is None else gradient.to_dense() if gradient.is_sparse else gradient
             for (name, parameter), gradient in zip(parameters.items(), found)}
 

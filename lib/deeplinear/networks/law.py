@@ -200,7 +200,15 @@ class Laws(collections.abc.Sequence):
         return nmod_mat(*matrix.shape, matrix.ravel().tolist(), PRIME).rank()
 
     def drift(self, before: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """For each law the norm of its value now less that with the parameters of the state dict ``before``."""
+        """For each law the norm of its value now less that with the parameters of ``before``: a state dict of the network
+        whose tensors were cloned before it moved."""
+        if not isinstance(before, collections.abc.Mapping):
+            raise TypeError(f"before is a {type(before).__name__}; expected a state dict of the network, with its tensors cloned")
+        if missing := [name for law in self._laws for name in law.parameters if name not in before]:
+            raise ValueError(f"before has no {missing[0]}, but {', '.join(map(str, list(before)[:3])) or 'nothing'}; "
+                             "expected a state dict with the names of net.named_parameters()")
+        if not self._laws:
+            return torch.zeros(0)
         return torch.stack([torch.linalg.vector_norm(law.value() - law.value(before)) for law in self._laws])
 
     def __str__(self):

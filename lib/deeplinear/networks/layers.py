@@ -150,7 +150,8 @@ def _gain(reader, node, value, dims, eps, weight, bias):
         reader.degrees.equal(numbers, first, "normalised with others")
         reader.degrees.bend(numbers)  # each by a norm of its own
     else:
-        reader.degrees.zero(numbers, reader.told(node, f"{kind(node)} at {' '.join(graph.place(node))}, whose eps is {eps}, not 0"))
+        why = f"whose eps is {eps}, not 0" if eps != 0 else "which normalises a group of entries together"
+        reader.degrees.zero(numbers, reader.told(node, f"{kind(node)} at {' '.join(graph.place(node))}, {why}"))
     result = Value(torch.zeros_like(numbers))
     if weight is not None:
         result = multiply(reader, node, result, weight)

@@ -12,6 +12,8 @@ import torch
 from . import graph
 from .degrees import OUTPUT, Degrees
 
+UNSEEN = "used only where no gradient goes: torch.no_grad, or a checkpoint with use_reentrant=True"
+
 
 class Leaf:
     """A parameter: the degree of each entry is ``plus - minus``, chosen when an operation first uses it.
@@ -56,6 +58,7 @@ class Reader:
 
     def __init__(self, double, frozen, hooked):
         self.parameters, self.frozen, self.hooked = dict(double.named_parameters()), frozen, hooked
+        self.unseen = set()  # parameters that are used where no gradient goes
         self.degrees, self.events, self.products = Degrees(), [], {}  # {(leaf, leaf): the value of their product}
         self.leaves = {name: Leaf(name, tuple(parameter.shape)) for name, parameter in self.parameters.items()
                        if parameter.requires_grad and name not in frozen}
@@ -84,6 +87,7 @@ class Reader:
 
     def _call(self, node, operations):
         handler = operations.get(name_of(node))
+        self.degrees.at = f"{name_of(node)} at {' '.join(graph.place(node))}".rstrip()
         if hook := hook_on(self.hooked, node):
             return self.refuse(node, hook)
         if handler is None or self._writes_behind_a_detach(node):
@@ -94,6 +98,17 @@ class Reader:
             return self.refuse(node, f"{name_of(node)} is misread: {type(error).__name__}: {error}")
         return self.refuse(node) if found is NotImplemented else found
 
+    def unread(self):
+        """Parameters of which no graph says how gradients reach them, ``[(names, 0, reason)]``."""
+        found = {}
+        for name, leaf in self.leaves.items():
+            path = name.rpartition(".")[0]
+            if not leaf.known.any() and name in self.unseen:
+                found.setdefault(UNSEEN, []).append(name)
+            elif not leaf.known.any() and path in self.hooked:
+                found.setdefault(f"a hook on {path or 'the network'}", []).append(name)
+        return [(tuple(names), 0, reason) for reason, names in found.items()]
+
     def _resolve(self, argument):
         return torch.fx.node.map_arg(argument, self.values.get)
 
@@ -103,8 +118,10 @@ class Reader:
     def refuse(self, node, reason=None):
         """All that goes into an operation has degree zero, what it writes into too, and so has what comes out."""
         reason = reason or f"{name_of(node)} at {' '.join(graph.place(node))}".rstrip()
+        matrices = {value.leaf for value in self._tensors(node) if value.leaf and value.leaf.width < len(value.leaf.plus)}
+        several = len(matrices) > 1  # units may be hidden between them
         for value in self._tensors(node):
-            self.degrees.zero(self.numbers(value), self.told(node, reason))
+            self.degrees.zero(self.numbers(value), reason if several else self.told(node, reason))
         for before in written(node):
             for value in _flat(self.values.get(before)):
                 self.degrees.zero(self.numbers(value), reason)
