@@ -23,9 +23,15 @@ def origin(file: str | Path) -> dict[str, Any]:
 
     ``file``: the experiment's module, whose imports the digest follows (:func:`deeplinear.sources.digest`).
     """
-    words = [os.fsencode(word).decode(errors="replace") for word in sys.argv[1:]]  # the same in every locale
+    words = [_anywhere(os.fsencode(word).decode(errors="replace")) for word in sys.argv[1:]]  # the same in every locale
     return {**commit(), "source_sha256": sources.digest(file), "started": now(),
             "command": shlex.join(["python", "-m", "deeplinear", *words])}
+
+
+def _anywhere(word):
+    """A word of a command line, of a folder's whole path the last part alone: the others are those of one machine."""
+    option, equals, path = word.rpartition("=")
+    return option + equals + Path(path).name if Path(path).is_absolute() else word
 
 
 def now():
