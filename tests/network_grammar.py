@@ -192,29 +192,30 @@ def plain_heads(net, name):
     return forward
 
 
+def earlier(net, fits):
+    """The name of a linear layer that is there already and fits, or None."""
+    kept = [key for key, part in net._modules.items() if isinstance(part, nn.Linear) and fits(part)]
+    return net.draw.choice(kept) if kept else None
+
+
 def used_again(net, name):
-    kept = [key for key, part in net._modules.items() if isinstance(part, nn.Linear) and part.in_features == net.width]
-    if not kept:
+    if (other := earlier(net, lambda part: part.in_features == net.width)) is None:
         return None
-    other = net.draw.choice(kept)
     net.width = getattr(net, other).out_features
     return lambda net, x, shown: getattr(net, other)(x)
 
 
 def transposed(net, name):
-    kept = [key for key, part in net._modules.items() if isinstance(part, nn.Linear) and part.out_features == net.width]
-    if not kept:
+    if (other := earlier(net, lambda part: part.out_features == net.width)) is None:
         return None
-    other = net.draw.choice(kept)
     net.width = getattr(net, other).in_features
     return lambda net, x, shown: x @ getattr(net, other).weight
 
 
 def tied_bias(net, name):
-    kept = [key for key, part in net._modules.items() if isinstance(part, nn.Linear) and part.bias is not None]
-    if not kept:
+    if (kept := earlier(net, lambda part: part.bias is not None)) is None:
         return None
-    other = getattr(net, net.draw.choice(kept))
+    other = getattr(net, kept)
     width, net.width = net.width, other.out_features
     net.part(name, nn.Linear(width, net.width)).bias = other.bias
     return lambda net, x, shown: getattr(net, name)(x)

@@ -101,7 +101,8 @@ def forked(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
     """Within it PyTorch's global generator starts at ``seed``; afterwards it is as it was.
 
     For what insists on the global one: dropout, and the starts of modules. The same holds of the generator of ``device``,
-    where that is a GPU. Nothing else in this library touches a global generator.
+    where that is a GPU. Beside it only what runs a network of yours,
+    ``dl.laws`` and ``dl.fold``, touches global generators, and puts them back.
     """
     device = torch.device(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -1,6 +1,5 @@
 """Products of linear layers as one layer: those that ``deepen`` made, and those written by hand."""
 
-import contextlib
 import math
 import random
 
@@ -11,9 +10,9 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .deepening import Net, copied, memory_format, own_class, product_of
+from .networks.graph import HOOKS, given, random_states_kept
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def fold(net: Net, example: torch.Tensor | tuple | dict | None = None) -> Net:
@@ -56,8 +55,6 @@ def fold(net: Net, example: torch.Tensor | tuple | dict | None = None) -> Net:
             _single(layer)
     if example is None:
         return _folded(net)
-    if not isinstance(example, (torch.Tensor, tuple, dict)):
-        raise TypeError(f"example is a {type(example).__name__}; expected a tensor, a tuple of arguments or a dict of keywords")
     whole, before = _watched(net, example)
     found = _folded(net, whole)
     if not _agree(before, found, example):
@@ -118,28 +115,16 @@ def _agree(before, net, example):
 def _outputs(net, example):
     """The tensors of floating point that a network returns in evaluation, which may change: a copy is given."""
     example = tree_map(lambda part: part.detach().clone() if isinstance(part, torch.Tensor) else part, example)
-    args, kwargs = ((), example) if isinstance(example, dict) else (example if isinstance(example, tuple) else (example,), {})
-    with _random_states_kept(), torch.no_grad():
+    args, kwargs = given(example)
+    with random_states_kept(range(torch.cuda.device_count())), torch.no_grad():
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002  a network's forward may draw from it
         try:
             output = net.eval()(*args, **kwargs)
         except Exception as error:  # whatever the network's own code raises
             raise ValueError(f"the network fails on the example with {type(error).__name__}: {error}") from error
     return [part for part in tree_leaves(output) if isinstance(part, torch.Tensor) and part.is_floating_point()]
-
-
-@contextlib.contextmanager
-def _random_states_kept():
-    """All generators at seed 0 within it, and as they were behind it."""
-    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  a network's forward may draw from it
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _single(layer):

@@ -65,16 +65,19 @@ def twin(net, dtype=torch.float64):
     return double
 
 
-def arguments(example, dtype=torch.float64):
-    """(args, kwargs) of a tensor, a tuple of arguments or a dict of keywords, on the CPU, in float64 or as they are."""
+def given(example):
+    """(args, kwargs) of a tensor, a tuple of arguments or a dict of keywords; ``TypeError`` of anything else."""
     if not isinstance(example, (torch.Tensor, tuple, dict)):
         raise TypeError(f"example is a {type(example).__name__}; expected a tensor, a tuple of arguments or a dict of keywords")
-    if isinstance(example, torch.Tensor):
-        example = (example,)
-    if any(tensor.is_meta for tensor in tensors(example)):
+    return ((), example) if isinstance(example, dict) else (example if isinstance(example, tuple) else (example,), {})
+
+
+def arguments(example, dtype=torch.float64):
+    """What is :func:`given`, on the CPU, in float64 or as it is."""
+    args, kwargs = given(example)
+    if any(tensor.is_meta for tensor in tensors([args, kwargs])):
         raise ValueError("a tensor of example is on the meta device; expected one with values")
-    plain = _plain(example, dtype)
-    return ((), plain) if isinstance(example, dict) else (plain, {})
+    return _plain(args, dtype), _plain(kwargs, dtype)
 
 
 def _plain(value, dtype):
@@ -87,12 +90,22 @@ def _plain(value, dtype):
 
 
 @contextlib.contextmanager
+def random_states_kept(devices=()):
+    """The states of Python's, NumPy's and PyTorch's global generators, those of the GPUs ``devices`` too, as before."""
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  a network's forward may draw from it
+    with torch.random.fork_rng(devices, device_type="cuda"):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextlib.contextmanager
 def undisturbed():
     """Random states and the default dtype (given back) as before, whatever runs; new tensors in float64; nothing printed."""
-    state, dtype = random.getstate(), torch.get_default_dtype()
-    numpy_state = np.random.get_state()  # noqa: NPY002  a network's forward may draw from it
-    logs = logging.root.manager.disable
-    with (torch.random.fork_rng([], device_type="cuda"), warnings.catch_warnings(), torch.enable_grad(),
+    dtype, logs = torch.get_default_dtype(), logging.root.manager.disable
+    with (random_states_kept(), warnings.catch_warnings(), torch.enable_grad(),
           contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())):
         warnings.simplefilter("ignore")
         torch.set_default_dtype(torch.float64)
@@ -102,8 +115,6 @@ def undisturbed():
         finally:
             logging.disable(logs)
             torch.set_default_dtype(dtype)
-            random.setstate(state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def run(whole, args, kwargs):
