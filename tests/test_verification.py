@@ -98,6 +98,16 @@ def test_what_counts_as_the_same():
     assert late.telling == 0.75 and late.distance < 1e-8
 
 
+def test_what_was_computed_in_single_precision_is_compared_in_it():
+    """Stored in double: 12.868405 and its neighbour in float32, which no shake moves."""
+    stored, today = torch.tensor([188.0, 12.868404388427734]).double(), torch.tensor([188.0, 12.86840534210205]).double()
+    assert verification.compare({"a": (stored, today)}, dtype="float32").distance < 1e-8
+    with pytest.raises(recorded.RecordError, match="changed what it computes"):
+        verification.compare({"a": (stored, today)}, {"a": (stored, today)})
+    with pytest.raises(recorded.RecordError, match="changed what it computes"):  # a thousand times that is no rounding
+        verification.compare({"a": (stored, stored * (1 + 1e-4))}, {"a": (stored, stored * (1 + 1e-4))}, "float32")
+
+
 @pytest.mark.parametrize("stored, today, shaken, said", [
     ([1.0, 2.0], [1.0, 2.0 + 1e-8], [1.0, 2.0 + 1.01e-8], r"'a' at \(1,\) is 2.00000001 today; recorded 2.0"),
     ([1.0, NAN], [1.0, 2.0], [1.0, 2.0], "is 2.0 today; recorded nan"),

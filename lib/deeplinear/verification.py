@@ -61,12 +61,12 @@ def verify(module: Any, folder: str | Path, device: str = "cpu",
     return comparison, jobs[index]
 
 
-def compare(pairs: Pairs, shaken: Pairs | None = None) -> Comparison | None:
+def compare(pairs: Pairs, shaken: Pairs | None = None, dtype: str = "float64") -> Comparison | None:
     """The :class:`Comparison` of what a record holds of a job with what the job gives today, or None without ``shaken``
     where a shake is needed.
 
     ``pairs``: name to (recorded, today), the first axis the records of a run, of length 1 for numbers of its end;
-    ``shaken``: the same from shaken data. Raises :class:`deeplinear.recorded.RecordError` where they differ.
+    ``shaken``: the same from shaken data. ``dtype``: in which the job computes; what it stores may be finer, and no better. Raises :class:`deeplinear.recorded.RecordError` where they differ.
     """
     both = {name: (torch.as_tensor(stored), torch.as_tensor(today)) for name, (stored, today) in pairs.items()}
     if not any(stored.isfinite().any() for stored, _ in both.values()):
@@ -74,23 +74,23 @@ def compare(pairs: Pairs, shaken: Pairs | None = None) -> Comparison | None:
     for name, (stored, today) in both.items():
         if tuple(stored.shape) != tuple(today.shape):
             raise recorded.RecordError(f"{name!r} has the shape {tuple(today.shape)} today; recorded {tuple(stored.shape)}")
-    apart = [(_apart(*pair).max().item() if pair[0].numel() else 0.0, *_scale(pair[0])) for pair in both.values()]
+    apart = [(_apart(*pair).max().item() if pair[0].numel() else 0.0, *_scale(pair[0], dtype)) for pair in both.values()]
     if all(largest <= 2 * rounding for largest, _, rounding in apart):
         return Comparison(max(largest / scale for largest, scale, _ in apart))
     if shaken is None:
         return None
-    found = [_within(name, *both[name], torch.as_tensor(shaken[name][1])) for name in both]
+    found = [_within(name, *both[name], torch.as_tensor(shaken[name][1]), dtype) for name in both]
     return Comparison(max(each.distance for each in found), max(each.moved for each in found),
                       min(each.telling for each in found))
 
 
 def _compared(module, record, config, job, device):
     pairs = _pairs(module, record, config, job, device, "today's source")
-    comparison = compare(pairs)
+    comparison = compare(pairs, dtype=config.dtype)
     if comparison is None:
         with data.shaken(SHAKES[config.dtype]):
             shaken = _pairs(module, record, config, job, device, "shaken data")
-        comparison = compare(pairs, shaken)
+        comparison = compare(pairs, shaken, config.dtype)
     return comparison
 
 
@@ -104,9 +104,9 @@ def _pairs(module, record, config, job, device, what):
     return {name: (record.arrays[name], array) for name, array in alone.items()}
 
 
-def _within(name, stored, today, shaken):
+def _within(name, stored, today, shaken, dtype):
     """The :class:`Comparison` of one array."""
-    scale, rounding = _scale(stored)
+    scale, rounding = _scale(stored, dtype)
     apart, moved = _apart(stored, today), _apart(today, shaken)
     if moved.ndim and moved.numel():
         moved = moved.cummax(0).values  # what is lost in a run stays lost
@@ -127,11 +127,13 @@ def _within(name, stored, today, shaken):
     return Comparison(largest(apart) / scale, largest(moved) / scale, share)
 
 
-def _scale(stored):
-    """The largest entry of an array, 1 where there is none, and what rounding makes of it."""
+def _scale(stored, dtype):
+    """The largest entry of an array, 1 where there is none, and what rounding makes of it, in the coarser of its own type
+    and ``dtype``."""
     finite = stored[stored.isfinite()].abs()
     scale = (finite.max().item() if finite.numel() else 0.0) or 1.0
-    return scale, scale * torch.finfo(stored.dtype if stored.is_floating_point() else torch.float64).eps
+    own = stored.dtype if stored.is_floating_point() else torch.float64
+    return scale, scale * max(torch.finfo(own).eps, torch.finfo(getattr(torch, dtype)).eps)
 
 
 def _apart(a, b):
