@@ -105,6 +105,15 @@ def collect(config, jobs, results):
     return metrics, summary, arrays
 
 
+def pairs(config, job, result, record):
+    """Of one run what the record holds of its start and its first ten steps: the changes of the laws, and of the squares
+    that enter. Later, changes of a float32 run of minibatches hang on rounding, as a shake shows, and tell nothing."""
+    name, early = f"{'momentum' if job['momentum'] else 'SGD'} {job['rate']:g}", torch.as_tensor(result["at"]) <= 10
+    found = {f"{name} {key}": (record.arrays[f"{name} {key}"][early], torch.as_tensor(result[key])[early])
+             for key in ("drift", "moved")}
+    return found | {"start": (record.arrays["start"][None], torch.as_tensor(result["start"])[None])}
+
+
 def _values(laws):
     return torch.cat([law.value().double() for law in laws])
 
