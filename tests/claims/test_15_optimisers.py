@@ -62,7 +62,7 @@ def polar_run(dims, phi, s0, eta, seed, steps):
 
 
 def test_thm_polar_times():
-    eta, theta = 4e-3, 0.8
+    eta, theta = 4.1e-3, 0.8  # no mode is hit exactly
     for dims, goals, s0, seed in (((3, 2), (3.0, 1.2), 0.1, 0), ((2, 4, 3), (5.0, 0.7), 0.01, 1),
                                   ((4, 2, 2, 3, 5), (2.0, 0.4), 1e-4, 2)):
         phi, N = torch.tensor(goals, dtype=torch.float64), len(dims) - 1
@@ -83,7 +83,7 @@ def test_thm_polar_times_has_the_opposite_order_of_gradient_flow():
         flow = [np.divide(*dl.modes.flow_times(pair, s0, 0.5, N)) for s0 in (1e-4, 1e-8, 1e-16, 1e-60)]
         limit = 1 if N == 1 else 1 / 7
         assert (np.diff(np.abs(np.array(flow) - limit)) <= 1e-9).all() and abs(flow[-1] / limit - 1) < 0.02
-    late = dl.modes.flow_times(pair, 0.4, 0.5, 2)
+    late = dl.modes.flow_times(pair, 0.45, 0.5, 2)
     assert late[0] > late[1]  # control: from a start that is not small, the small mode can be first under gradient flow too
 
 
