@@ -118,7 +118,7 @@ def test_newton_schulz_brings_singular_values_near_one():
     left, right = torch.linalg.qr(draw(6, 4)).Q, torch.linalg.qr(draw(4, 4, seed=1)).Q
     for G in ((left * s) @ right.mT, ((left * s) @ right.mT).mT):
         found = torch.linalg.svdvals(polar.newton_schulz(G))
-        assert 0.6 < found.min() and found.max() < 1.25 and (found - 1).abs().max() > 0.05
+        assert 0.67 < found.min() and found.max() < 1.14 and (found - 1).abs().max() > 0.05
     third = polar.newton_schulz(left * s, 30, (1.5, -0.5, 0.0))  # the classical iteration converges
     assert (third - polar.factor(left * s)).abs().max() < 1e-12
 

@@ -45,8 +45,8 @@ def factor(G: Numbers, rank: int | None = None) -> torch.Tensor:
 def newton_schulz(G: Numbers, steps: int = 5, coefficients: Sequence[float] = COEFFICIENTS) -> torch.Tensor:
     """What Muon takes for the polar factor: ``X <- a X + b X X^T X + c X (X^T X)^2`` from ``X = G / |G|_F``.
 
-    ``coefficients``: a, b, c. Five steps bring the singular values above a hundredth of ``|G|_F`` near 1, between about
-    0.7 and 1.2, and not to 1. In the precision of ``G`` (PyTorch's Muon works in bfloat16). Same shape as ``G``.
+    ``coefficients``: a, b, c. Five steps bring singular values from a hundredth of ``|G|_F`` on near 1, between 0.68 and
+    1.13, and not to 1. In the precision of ``G`` (PyTorch's Muon works in bfloat16). Same shape as ``G``.
     """
     X = data.tensor(G)
     a, b, c = coefficients
