@@ -9,8 +9,8 @@ import torch
 
 import deeplinear as dl
 from deeplinear import convnet
-from deeplinear.experiments import (EXPERIMENTS, l4_tries, mnist_balance, mnist_convnet, mnist_tutorial, phase_diagram,
-                                    regression_models, relu_balance, two_scales)
+from deeplinear.experiments import (EXPERIMENTS, l4_tries, mnist_balance, mnist_convnet, mnist_tutorial, optimisers,
+                                    phase_diagram, regression_models, relu_balance, two_scales)
 
 
 def collected(module, config):
@@ -103,6 +103,42 @@ def test_two_scales_counts_the_steps_of_a_direct_run():
     assert found[0, -1].max() == float("inf")  # the largest rate overshoots
     metrics, _, arrays = two_scales.collect(config, [job, job], [{"steps_to_goal": found}] * 2)
     assert arrays["steps"].shape == (1, 2, 2, 2) and arrays["exponent"].isnan().all() and len(metrics) == 8
+
+
+@pytest.mark.parametrize("case", ["two scales 4", "least squares 10"])
+def test_optimisers_count_the_steps_after_which_the_loss_stays(case):
+    config = optimisers.SCALES["quick"]
+    _, summary, arrays = collected(optimisers, config)
+    name, hardness = case.rsplit(" ", 1)
+    loss, goal = optimisers.problem(name, int(hardness), config.share)
+    start = [layer[1] for layer in optimisers.starts(config, name, int(hardness), 2)]
+    horizon, rates, both = {"two scales": 200, "least squares": 100}[name], optimisers.grid(config, name), []
+    for index in (6, 13):
+        run = dl.train(loss, start, dl.polar.Muon(rates[index].item(), momentum=0.0), horizon)
+        above = (run.padded_loss(horizon + 1) > goal).nonzero().flatten()
+        both.append(float("inf") if above[-1] == horizon else above[-1].item() + 1)
+        assert arrays[case][1, 1, index, 1] == both[-1]
+    assert min(both) < float("inf") or name == "least squares"
+    found = summary[case]["gd"]
+    assert found["median"][1] == arrays[case][0, 1].mean(-1).min() and found["interior"] == [True, True]
+    assert arrays[f"{case} best"][0, 1].mean() == found["median"][1] < found["strict"][1] + 1
+
+
+def test_a_first_passage_is_not_an_arrival():
+    """A run that dips below the goal, leaves it and comes back has arrived the second time."""
+    class Scripted:
+        values = iter([5.0, 0.5, 3.0, 0.5, 0.4, 0.3])
+
+        def value_and_gradient(self, W):
+            return W.new_full(W.shape[:-2], next(self.values)), W
+
+    layers = [torch.ones(1, 1, 1).double()]
+    assert optimisers.steps_to_stay(Scripted(), layers, dl.GD(0.1), 1.0, 5).tolist() == [3.0]
+    Scripted.values = iter([0.5, 0.5, 3.0])
+    assert optimisers.steps_to_stay(Scripted(), layers, dl.GD(0.1), 1.0, 2).tolist() == [float("inf")]
+    Scripted.values = iter([0.5, float("nan"), 0.5])
+    assert optimisers.steps_to_stay(Scripted(), layers, dl.GD(0.1), 1.0, 2).tolist() == [2.0]
+    assert layers[0].item() == 1
 
 
 def test_l4_tries_are_the_runs_they_name():

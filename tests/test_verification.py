@@ -66,7 +66,8 @@ def test_rounding_is_not_a_difference_and_a_changed_source_is(folder, monkeypatc
 def test_a_shake_moves_every_kind_of_data():
     inputs = {"phase-diagram": lambda module, config: module.problem(config, 10, 0.1, 0)[0],
               "relu-balance": lambda module, config: module.problem(config, 0)[0],
-              "two-scales": lambda module, _: module.problem(4, 8).X}
+              "two-scales": lambda module, _: module.problem(4, 8).X,
+              "optimisers": lambda module, _: module.problem("least squares", 10)[0].X}
     for name, module in EXPERIMENTS.items():
         if not hasattr(module, "origin_of_data"):
             continue
