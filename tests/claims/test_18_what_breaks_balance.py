@@ -49,24 +49,29 @@ def test_thm_activation_drift_of_the_flow():
     assert errors[1] < 0.11 * errors[0] and errors[1] < 1e-3
 
 
-def unit(phi, x, grown, steps=4000, lr=1e-3):
-    """The change of ``Q`` of one unit with a bias in small steps, every example asking it to grow from its first output."""
+def unit(phi, x, grown, lr=1e-3):
+    """The change of ``Q`` of one unit with a bias in small steps, at most 60, as long as every example asks for the same.
+
+    Every goal is ``grown`` times the first output: all examples ask the unit to grow, or if ``grown < 1`` to shrink.
+    """
     w, b, a = (torch.tensor(value, dtype=torch.float64) for value in (0.7, 0.1, 1.2))
     y, start = grown * a * phi(w * x + b), a**2 - w**2 - b**2
-    for _ in range(steps):
+    for _ in range(60):
         z = w * x + b
         e = a * phi(z) - y
+        if not (e * phi(z) * (grown - 1) <= 0).all():
+            break
         da, dz = (e * phi(z)).sum(), a * e * torch.func.vmap(torch.func.grad(phi))(z)
         a, w, b = a - lr * da, w - lr * (dz * x).sum(), b - lr * dz.sum()
-        assert grown == 1 or ((a * phi(w * x + b) - y) * phi(w * x + b) <= 0).all()
     return float(a**2 - w**2 - b**2 - start)
 
 
 def test_cor_activation_sign():
     x = torch.tensor([0.4, 0.9, 1.0, 1.3], dtype=torch.float64)
+    up = unit(torch.tanh, x, 3.0)
     for name, sign in (("tanh", 1), ("GELU", -1), ("SiLU", -1), ("cubic", -1)):
-        assert sign * unit(PHIS[name], x, 3.0, steps=60) > 1e-3, name
-    assert abs(unit(PHIS["linear"], x, 3.0, steps=60)) < 1e-2 * abs(unit(torch.tanh, x, 3.0, steps=60))
+        assert sign * unit(PHIS[name], x, 3.0) > 1e-3, name
+    assert abs(unit(PHIS["linear"], x, 3.0)) < 0.1 * up  # what finite steps leave
     z = torch.linspace(-6, 6, 1001, dtype=torch.float64)
     z = z[z != 0]
     e = dl.imbalanced.elasticity(torch.tanh, z)
@@ -75,7 +80,7 @@ def test_cor_activation_sign():
         assert (torch.sign(dl.imbalanced.elasticity(phi, z) - 1) == torch.sign(z)).all()
     assert (dl.imbalanced.shortfall(F.gelu, z) <= 0).all()
     # the control: examples that ask tanh to shrink lower Q
-    assert unit(torch.tanh, x, 0.2, steps=1) < -1e-6
+    assert unit(torch.tanh, x, 0.2) < -1e-3
 
 
 def pairs(slope, a, b, eta, steps):
