@@ -72,8 +72,7 @@ def test_cor_activation_sign():
     for name, sign in (("tanh", 1), ("GELU", -1), ("SiLU", -1), ("cubic", -1)):
         assert sign * unit(PHIS[name], x, 3.0) > 1e-3, name
     assert abs(unit(PHIS["linear"], x, 3.0)) < 0.1 * up  # what finite steps leave
-    z = torch.linspace(-6, 6, 1001, dtype=torch.float64)
-    z = z[z != 0]
+    z = torch.linspace(-6, 6, 1000, dtype=torch.float64)  # without 0
     e = dl.imbalanced.elasticity(torch.tanh, z)
     assert ((e > 0) & (e < 1)).all()
     for phi in (F.gelu, F.silu):
@@ -84,7 +83,7 @@ def test_cor_activation_sign():
 
 
 def pairs(slope, a, b, eta, steps):
-    """Descent on L(ab), many starts at once: the weights, and the least distance that a product before the end had."""
+    """The weights after descent on L(ab), many starts at once."""
     for _ in range(steps):
         e = slope(a * b)
         a, b = a - eta * e * b, b - eta * e * a
@@ -109,10 +108,9 @@ def test_thm_large_steps(goal, curvature):
     assert (eta * curvature * abs(goal))[arrived].max() < 1 + 1e-6  # above it none
     moved = arrived & (abs(x**2 - y**2) < 0.5 * abs(a**2 - b**2))
     assert moved.sum() > 20  # the bound is at work
-    after = [pairs(slope, a, b, eta, 1), (a, b)]
+    x, y = pairs(slope, a, b, eta, 1)
     factor = 1 - eta**2 * slope(a * b) ** 2
-    assert worst(torch.from_numpy((after[0][0] ** 2 - after[0][1] ** 2) / (1 + a**2 + b**2)
-                                  - factor * (a**2 - b**2) / (1 + a**2 + b**2))) < 1e-9
+    assert (abs(x**2 - y**2 - factor * (a**2 - b**2)) < 1e-12 * (1 + factor**2) * (1 + a**4 + b**4)).all()
     # the control: on a minimum the product is exact, and any imbalance stays (goal 0.5 * 4)
     if goal == 2.0:
         x, y = pairs(slope, 4.0, 0.5, 5.0, 10)
