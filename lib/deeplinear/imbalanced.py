@@ -1,0 +1,78 @@
+"""Off balance: how an activation shares a pull between two layers, and two imbalanced layers solved in closed form."""
+
+from collections.abc import Callable
+
+import torch
+
+from . import chain, data
+from .annotations import Numbers
+
+MULTIPLE = 1e-10  # relative distance up to which an imbalance counts as a multiple of the identity
+
+
+def elasticity(phi: Callable[[torch.Tensor], torch.Tensor], z: Numbers) -> torch.Tensor:
+    """How many percent the activation ``phi`` grows where ``z`` grows by one percent, ``z phi'(z) / phi(z)``.
+
+    ``phi`` acts entry by entry; ``z`` any shape, that of the result. Not finite where ``phi(z)`` is 0. :eq:`eq-elasticity`.
+    """
+    z = data.tensor(z)
+    return z * _slope(phi, z) / phi(z)
+
+
+def shortfall(phi: Callable[[torch.Tensor], torch.Tensor], z: Numbers) -> torch.Tensor:
+    """``phi(z) - z phi'(z)``, what an activation falls short of an homogeneous one. :prf:ref:`thm-activation-drift`."""
+    z = data.tensor(z)
+    return phi(z) - z * _slope(phi, z)
+
+
+def kernel_cosine(chi: float, start: Numbers, end: Numbers) -> torch.Tensor:
+    """The cosine between the kernels of one hidden unit, ``w = a v`` with ``a^2 - |v|^2 = chi``, at two points.
+
+    ``start`` and ``end``: rows ``w``, shape ``(..., 1, d)``, not 0 (``ValueError``). Returns shape ``(...)``.
+    :prf:ref:`prop-kernel-movement`.
+    """
+    rows = torch.broadcast_tensors(data.tensor(start), data.tensor(end))
+    if rows[0].ndim < 2 or rows[0].shape[-2] != 1 or any((w.norm(dim=-1) == 0).any() for w in rows):
+        raise ValueError(f"start and end have shapes {tuple(rows[0].shape)}; expected (*, 1, d), without a row of zeros")
+    d, sizes = rows[0].shape[-1], [w.norm(dim=(-2, -1)) for w in rows]
+    along = torch.nn.functional.cosine_similarity(rows[0], rows[1], dim=-1)[..., 0] ** 2
+    roots = [(chi**2 + 4 * size**2).sqrt() for size in sizes]
+    # (chi + root) / 2 and (root - chi) / 2, the smaller one without cancellation
+    c = [(chi + root) / 2 if chi >= 0 else 2 * size**2 / (root - chi) for root, size in zip(roots, sizes)]
+    n = [2 * size**2 / (chi + root) if chi >= 0 else (root - chi) / 2 for root, size in zip(roots, sizes)]
+    both = d * c[0] * c[1] + c[0] * n[1] + n[0] * c[1] + n[0] * n[1] * along
+    norms = [(d * ci**2 + 2 * ci * ni + ni**2).sqrt() for ci, ni in zip(c, n)]
+    return both / norms[0] / norms[1]
+
+
+def closed_form(Phi: Numbers, weights: list[torch.Tensor], times: Numbers, require_multiple: bool = True) -> torch.Tensor:
+    """The product of two layers under the gradient flow of ``|W_2 W_1 - Phi|_F^2 / 2``, without integrating it.
+
+    ``Phi``: shape (k, d); ``weights``: ``[W_1, W_2]`` of shapes (h, d) and (k, h), with an imbalance that is a multiple
+    of the identity (``ValueError`` otherwise, unless ``require_multiple`` is False); ``times``: (T,). Returns (T, k, d).
+    Good while ``exp(t |Phi|)`` is far from overflow. :prf:ref:`thm-riccati`.
+    """
+    Phi, inner, outer = data.tensor(Phi), *(data.tensor(W) for W in weights)
+    k, d = Phi.shape
+    if inner.shape[1] != d or outer.shape != (k, inner.shape[0]):
+        raise ValueError(f"W_1 and W_2 have shapes {tuple(inner.shape)} and {tuple(outer.shape)}; "
+                         f"expected (h, {d}) and ({k}, h) for Phi of shape {(k, d)}")
+    D = chain.imbalance([inner, outer])[0]
+    lam = D.diagonal().mean()
+    off = (D - lam * torch.eye(len(D), dtype=D.dtype)).norm() / (inner.square().sum() + outer.square().sum())
+    if require_multiple and off > MULTIPLE:
+        raise ValueError(f"the imbalance is off a multiple of the identity by {off:.1e} of the squares of the layers; "
+                         f"expected at most {MULTIPLE:.0e} (require_multiple=False goes on all the same)")
+    Q, eye = torch.cat([inner.T, outer]), torch.eye(k + d, dtype=Phi.dtype)
+    F = torch.diag(lam / 2 * torch.cat([-torch.ones(d, dtype=Phi.dtype), torch.ones(k, dtype=Phi.dtype)]))
+    F[d:, :d], F[:d, d:] = Phi, Phi.T
+    block = torch.cat([torch.cat([2 * F, eye], 1), torch.zeros(k + d, 2 * (k + d), dtype=Phi.dtype)])
+    t = data.tensor(times)[:, None, None]
+    J = torch.matrix_exp(t * block)[:, : k + d, k + d:]  # the integral of exp(2 s F) from 0 to t
+    grown = torch.matrix_exp(t * F) @ Q
+    R = grown @ torch.linalg.solve(torch.eye(len(D), dtype=Phi.dtype) + Q.T @ J @ Q, grown.mT)
+    return R[:, d:, :d]
+
+
+def _slope(phi, z):
+    return torch.func.grad(lambda z: phi(z).sum())(z)

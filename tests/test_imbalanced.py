@@ -1,0 +1,67 @@
+"""Elasticities, kernels and closed forms off balance: known values, shapes, limits, errors."""
+
+import numpy as np
+import pytest
+import torch
+
+import deeplinear as dl
+from conftest import generator
+from deeplinear.imbalanced import closed_form, elasticity, kernel_cosine, shortfall
+
+
+def test_elasticity_of_powers_and_of_tanh():
+    z = torch.tensor([[0.5, -1.5], [2.0, 3.0]], dtype=torch.float64)
+    for p in (1, 2, 5):
+        assert torch.allclose(elasticity(lambda z, p=p: 7 * z**p, z), torch.full((2, 2), float(p), dtype=torch.float64))
+        assert torch.allclose(shortfall(lambda z, p=p: 7 * z**p, z), 7 * (1 - p) * z**p)
+    assert torch.allclose(elasticity(torch.tanh, z), 2 * z / torch.sinh(2 * z))
+    assert elasticity(torch.tanh, [1.0, 2.0]).shape == (2,) and elasticity(torch.tanh, 1.0).shape == ()
+
+
+def test_a_shortfall_is_finite_where_the_activation_is_zero():
+    assert shortfall(torch.cos, np.pi / 2) == pytest.approx(np.pi / 2)
+    assert shortfall(torch.tanh, 0.0) == 0 and not torch.isfinite(elasticity(torch.tanh, 0.0))
+
+
+@pytest.mark.parametrize("chi", [-1e9, -3.0, 0.0, 3.0, 1e9])
+def test_kernel_cosine_is_that_of_the_kernels(chi):
+    w = dl.normal(6, 1, 3, generator=generator(0))
+    found = kernel_cosine(chi, w[:1], w)
+    c = [(chi + (chi**2 + 4 * row.square().sum()).sqrt()) / 2 for row in w]
+    if abs(chi) < 1e6:  # beyond, the plain formulas cancel
+        M = [ci * torch.eye(3, dtype=torch.float64) + row.mT @ row / ci for ci, row in zip(c, w)]
+        assert torch.allclose(found, torch.stack([(M[0] * m).sum() / M[0].norm() / m.norm() for m in M]), atol=1e-13)
+    assert found.shape == (6,) and found[0] == pytest.approx(1) and (found <= 1 + 1e-12).all()
+    assert torch.allclose(found, kernel_cosine(chi, w, w[:1]))
+
+
+@pytest.mark.parametrize("start, end", [([1.0, 2.0], [2.0, 1.0]), ([[1.0], [2.0]], [[1.0], [3.0]]), ([[0.0, 0.0]], [[1.0, 0.0]])])
+def test_kernel_cosine_says_what_it_wants(start, end):
+    with pytest.raises(ValueError, match="without a row of zeros"):
+        kernel_cosine(1.0, start, end)
+
+
+def test_closed_form_starts_at_the_start_and_ends_at_the_goal():
+    Phi = torch.tensor([[2.0, 0.3], [0.1, 1.5]], dtype=torch.float64)
+    W = dl.balanced_init((2, 3, 2), generator(1), W=0.5 * torch.eye(2, dtype=torch.float64))
+    path = closed_form(Phi, W, [0.0, 12.0])
+    assert torch.allclose(path[0], dl.end_to_end(W)) and torch.allclose(path[1], Phi, atol=1e-6)
+    assert path.shape == (2, 2, 2)
+
+
+def test_closed_form_of_single_weights_is_the_logistic_curve():
+    t, s0 = np.array([0.0, 0.5, 2.0]), 0.1
+    one = torch.ones(1, 1, dtype=torch.float64)
+    path = closed_form(2 * one, [s0**0.5 * one, s0**0.5 * one], t)[:, 0, 0].numpy()
+    assert path == pytest.approx(2 / (1 + (2 / s0 - 1) * np.exp(-4 * t)))
+
+
+def test_closed_form_refuses_what_it_cannot_solve():
+    g = generator(2)
+    Phi, W = dl.normal(3, 4, generator=g), [dl.normal(2, 4, generator=g), dl.normal(3, 2, generator=g)]
+    with pytest.raises(ValueError, match="off a multiple of the identity by"):
+        closed_form(Phi, W, [1.0])
+    for layers in ([W[0][:, :3], W[1]], [W[0], W[1][:2]], [W[0][:1], W[1]]):
+        with pytest.raises(ValueError, match=r"expected \(h, 4\) and \(3, h\) for Phi of shape \(3, 4\)"):
+            closed_form(Phi, layers, [1.0])
+    assert closed_form(Phi, W, [1.0], require_multiple=False).shape == (1, 3, 4)
