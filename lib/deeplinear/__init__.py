@@ -7,7 +7,7 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 
 from . import (asking, chain, checks, conservation, convnet, data, decay, deepening, descent, exact, experiments, factorisation,
                field, flow, folding, homogeneous, ledger, losses, networks, optimizers, plots, preconditioner, products, recorded,
-               shards, sources, stiff, tuning, verification)
+               shards, sources, stiff, transformer, tuning, verification)
 from .asking import ask
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
                     near_zero_init, normal, seeded, uniform)
@@ -25,6 +25,6 @@ __all__ = ["AdaDelta", "AdaGrad", "Adam", "ask", "asking", "balanced_init", "cha
            "identity_init", "imbalance",
            "integers", "laws", "layer_gradients", "ledger", "losses", "LpLoss", "near_zero_init", "Nesterov",
            "networks", "normal", "optimizers", "plots", "Polynomial", "preconditioner", "products", "recorded", "seeded", "shards",
-           "slope", "sources", "stiff", "sweep", "table", "train", "tuning", "uniform", "verification"]
+           "slope", "sources", "stiff", "sweep", "table", "train", "transformer", "tuning", "uniform", "verification"]
 
 __version__ = recorded.version("deeplinear")
