@@ -5,7 +5,7 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 ``checks``, ``plots`` and ``recorded`` look.
 """
 
-from . import (asking, chain, checks, conservation, convnet, data, decay, deepening, descent, exact, experiments, factorisation,
+from . import (asking, attention, chain, checks, conservation, convnet, data, decay, deepening, descent, exact, experiments, factorisation,
                field, flow, folding, homogeneous, ledger, losses, networks, optimizers, plots, preconditioner, products, recorded,
                shards, sources, stiff, transformer, tuning, verification)
 from .asking import ask
@@ -19,7 +19,7 @@ from .losses import LpLoss, Polynomial
 from .networks import laws
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
-__all__ = ["AdaDelta", "AdaGrad", "Adam", "ask", "asking", "balanced_init", "chain", "check", "checks", "conservation",
+__all__ = ["AdaDelta", "AdaGrad", "Adam", "ask", "asking", "attention", "balanced_init", "chain", "check", "checks", "conservation",
            "control", "convnet", "data", "decay", "deepen", "deepening", "descent", "end_to_end", "exact", "experiments",
            "factorisation", "field", "flow", "fold", "folding", "forked", "GD", "Group", "HeavyBall", "homogeneous",
            "identity_init", "imbalance",
