@@ -6,14 +6,15 @@ A form f is kept by gradient flow, for every loss, exactly if one step of gradie
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from flint import nmod_mat
 from torch.nn import functional as F
 
-from . import chain, conservation, transformer
+from . import chain, conservation, data, transformer
+from .networks import Law
 
 Parameters = dict[str, torch.Tensor]
 Form = Callable[[Parameters], torch.Tensor]
@@ -166,6 +167,45 @@ def cases() -> list[Case]:
     ]
 
 
+def tried(names: Sequence[str] | None = None, seed: int = 0) -> tuple[list[float], dict[str, float]]:
+    """The defects of the cases of these names, by default all: of the laws in order, and by name of what is none."""
+    known = {case.name: case for case in cases()}
+    chosen = [data.named("law", name, known) for name in (known if names is None else names)]
+    return [defect(case.net, case.kept, seed) for case in chosen], {
+        case.name: defect(case.other, case.lost, seed) for case in chosen}
+
+
+def follow(net: torch.nn.Module, laws: Mapping[str, Law], optimizer: transformer.Optimizer, tokens: torch.Tensor, steps: int,
+           generator: torch.Generator, shrink: float = 0.0, parts: int = 10) -> tuple[float, dict[str, torch.Tensor]]:
+    """Train ``net`` on batches of 8 and follow the laws of a copy: the mean loss of the last of ``parts`` equal parts, and for
+    each law, (parts,), how far it is from its value at the start, in units of that value's norm.
+
+    ``shrink``: the share of every parameter that decay takes at a step, lr times weight decay; the law is compared with its
+    value at the start times (1 - shrink)^(2 steps), what decay on all parameters makes of it.
+    """
+    parameters = dict(net.named_parameters())
+    start = {name: law.value(parameters) for name, law in laws.items()}
+    moved: dict[str, list[float]] = {name: [] for name in laws}
+    for part in range(1, parts + 1):
+        losses = transformer.train(net, optimizer, tokens, steps // parts, generator, batch=8)
+        left = (1 - shrink)**(2 * part * (steps // parts))
+        for name, law in laws.items():
+            moved[name].append(((law.value(parameters) - left * start[name]).norm() / start[name].norm()).item())
+    return losses.mean().item(), {name: torch.tensor(values, dtype=torch.float64) for name, values in moved.items()}
+
+
+def two_weights(optimizer: Callable[..., torch.optim.Optimizer], lr: float = 0.005, steps: int = 400) -> torch.Tensor:
+    """The path, (2, steps), of a query weight and a key weight from (2, 0.1) towards the score 1, loss (ab - 1)^2 / 2."""
+    w = torch.tensor([2.0, 0.1], dtype=torch.float64, requires_grad=True)
+    moving, path = optimizer([w], lr=lr), []
+    for _ in range(steps):
+        path.append(w.detach().clone())
+        moving.zero_grad()
+        ((w.prod() - 1).square() / 2).backward()
+        moving.step()
+    return torch.stack(path, 1)
+
+
 def rotary(pairs: Sequence[tuple[int, int, int]], still: int = 0) -> list[np.ndarray]:
     """R^0, R^1, R^2 in the prime field of :mod:`deeplinear.conservation`: ``still`` channels that stay and, for every triple
     (a, b, c) with a^2 + b^2 = c^2, a pair that turns by the angle of cosine a/c and sine b/c."""
@@ -200,8 +240,7 @@ def count_laws(T: Sequence[np.ndarray], n: int, m: int, seed: int = 0) -> conser
             E = draw(n, m)
             swap = np.zeros((n + m, n + m), dtype=object)
             swap[:n, n:] = E  # A from B by T; B from A by T^T
-            low = swap.T.copy()
-            S = (S + np.kron(Ti, swap) + np.kron(np.array(Ti).T, low)) % prime
+            S = (S + np.kron(Ti, swap) + np.kron(np.array(Ti).T, swap.T)) % prime
         return nmod_mat(size, size, [int(x) for x in S.ravel()], prime)
 
     point = nmod_mat(size, 1, [int(x) for x in np.concatenate([A, B], 1).ravel()], prime)
