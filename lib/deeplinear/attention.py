@@ -219,6 +219,14 @@ def rotary(pairs: Sequence[tuple[int, int, int]], still: int = 0) -> list[np.nda
     return [np.eye(size, dtype=object), R, R @ R % prime]
 
 
+def rotary_laws(pairs: Sequence[tuple[int, int, int]], still: int = 0) -> tuple[int, conservation.Laws]:
+    """The laws of a head of :func:`rotary`, as the formula has them, which takes equal triples for equal angles, and counted by
+    exact ranks, for n = h and m = h + 1. :prf:ref:`prop-rotary`."""
+    R = rotary(pairs, still)
+    formula = still * (still + 1) // 2 + sum(list(pairs).count(pair)**2 for pair in set(pairs))
+    return formula, count_laws(R, len(R[0]), len(R[0]) + 1)
+
+
 def count_laws(T: Sequence[np.ndarray], n: int, m: int, seed: int = 0) -> conservation.Laws:
     """The laws of factors A (h, n) and B (h, m) that meet only in the products A^T T_i B, ``T`` a list of (h, h) matrices of
     integers, read modulo the prime of :mod:`deeplinear.conservation`; as a :class:`deeplinear.conservation.Laws`.
