@@ -297,4 +297,4 @@ COMPARED = {  # every array of a job that the record keeps something of
     "phase-diagram": ("steps_to_goal",), "two-scales": ("steps_to_goal",), "optimisers": ("steps",),
     "mnist-convnet": ("data", "penalty"),
     **dict.fromkeys(("mnist-tutorial", "mnist-penalties", "mnist-conventions", "mnist-one-pass", "mnist-stds"), ("data", "penalty")),
-    "mnist-balance": ("start", "drift", "moved"), "relu-balance": ("squares",)}
+    "mnist-balance": ("start", "drift", "moved"), "relu-balance": ("squares",), "pretrained": ("cosines", "grown", "biases")}
