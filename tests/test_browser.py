@@ -80,8 +80,8 @@ class Visit:
 
 SCROLLED = """[...document.querySelectorAll('.bd-article pre, .bd-article div.formula')]
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
-BEYOND = """[...document.querySelectorAll('.bd-article *')].filter(element => {
-    if (element.closest('annotation, .visually-hidden')) return false;
+BEYOND = """[...document.querySelectorAll('.bd-article :not(math *)')].filter(element => {
+    if (element.closest('.visually-hidden')) return false;
     if (element.matches('p:not(:has(math))') && element.scrollWidth > element.clientWidth + 1) return true;
     if (element.getBoundingClientRect().right <= 391) return false;
     for (let box = element; box && !box.matches('.bd-article'); box = box.parentElement)
@@ -90,6 +90,8 @@ BEYOND = """[...document.querySelectorAll('.bd-article *')].filter(element => {
 
 
 def faults(page, **options):
+    """The faults that axe finds; formulas apart, which would take it a minute a page and have the colour of their text."""
+    page.evaluate("document.querySelectorAll('math').forEach(formula => formula.remove())")
     found = Axe().run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
     return [(fault["id"], len(fault["nodes"]), fault["nodes"][0]["html"][:200]) for fault in found]
 

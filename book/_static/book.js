@@ -37,7 +37,10 @@ document.addEventListener("copy", (event) => {
   event.clipboardData.setData("text/html", copy.innerHTML);
   formulas.forEach((formula) => {
     const mark = formula.getAttribute("display") === "block" ? "$$" : "$";
-    formula.replaceWith(mark + formula.querySelector("annotation").textContent + mark);
+    const tex = document.createElement("span");
+    tex.style.whiteSpace = "pre";
+    tex.textContent = mark + formula.querySelector("annotation").textContent + mark;
+    formula.replaceWith(tex);
   });
   document.body.append(copy);  // only what is laid out has lines
   event.clipboardData.setData("text/plain", copy.innerText);
