@@ -80,6 +80,8 @@ class Visit:
 
 SCROLLED = """[...document.querySelectorAll('.bd-article pre, .bd-article div.formula')]
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
+LOW = """[...document.querySelectorAll('.bd-article div.formula')]
+    .filter(box => box.clientHeight < 15 || box.scrollHeight > box.clientHeight + 2).map(box => box.textContent.slice(0, 80))"""
 BEYOND = """[...document.querySelectorAll('.bd-article :not(math *)')].filter(element => {
     if (element.closest('.visually-hidden')) return false;
     if (element.matches('p:not(:has(math))') && element.scrollWidth > element.clientWidth + 1) return true;
@@ -108,6 +110,7 @@ def test_page(chromium, server, name):
         page.set_viewport_size({"width": 390, "height": 844})
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.evaluate(BEYOND) == []
+        assert page.evaluate(LOW) == []
         page.set_viewport_size({"width": 1200, "height": 900})
         assert faults(page) == []
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
