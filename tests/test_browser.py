@@ -138,6 +138,24 @@ def test_a_first_visit_is_light_and_the_next_page_adds_little(chromium, server):
                 assert Counting.figures - figures < 0.3e6, name
 
 
+CUT = """[...document.querySelectorAll('.bd-article figure img, .bd-article figure .panels > svg, .bd-article .verdict')].filter(part => {
+    const box = part.closest('figure, pre'), edge = box.getBoundingClientRect(), own = part.getBoundingClientRect();
+    return own.left < Math.max(edge.left, 0) - 1 || own.right > Math.min(edge.right, 360) + 1 || part.scrollWidth > part.clientWidth + 1
+        || (part.matches('img, svg') && own.height > 60 && own.width < 100);
+    }).map(part => part.outerHTML.slice(0, 120))"""
+STACKED = """[...document.querySelectorAll('.bd-article .panels')].map(
+    box => [...box.children].map(part => part.getBoundingClientRect().top))"""
+
+
+@pytest.mark.parametrize("name", [*CHAPTERS, "book/index", "book/benchmarks"])
+def test_on_a_phone_no_figure_and_no_verdict_is_cut(chromium, server, name):
+    with Visit(chromium, width=360) as visit:
+        page = visit.open(f"{server}/{name}.html")
+        assert page.evaluate(CUT) == []
+        for tops in page.evaluate(STACKED):
+            assert len(set(tops)) > 1, tops  # panels one below the other
+
+
 SHIFT = """window.shift = 0; new PerformanceObserver(list => list.getEntries().forEach(entry => { shift += entry.value; }))
     .observe({type: 'layout-shift', buffered: true})"""
 

@@ -20,6 +20,8 @@ MENDS = (
     # The verdicts of checks and of controls, told apart by more than a word.
     (r"(?m)(^|<span></span>)(holds  [^\n]*)", r'\1<span class="verdict">\2</span>'),
     (r"(?m)(^|<span></span>)(fails  [^\n]*)", r'\1<span class="verdict fails">\2</span>'),
+    # On a phone a verdict breaks before what was measured.
+    (r'(<span class="verdict(?: fails)?">(?:holds|fails)  [^\n<]*?  )([^\n<]+)</span>', r'\1<span class="measured">\2</span></span>'),
 )
 
 
