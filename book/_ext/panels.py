@@ -2,48 +2,60 @@
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
-AXES = re.compile(r'<g id="axes_\d+">\s*<g id="patch_\d+">\s*<path d="([^"]+)"')
-TEXT = re.compile(r'<g id="text_\d+">.*?translate\(([-\d.]+) ([-\d.]+)\)', re.S)
-NUMBER = re.compile(r"-?[\d.]+")
+SVG = "{http://www.w3.org/2000/svg}"
 IMAGE = re.compile(r'(<img\b[^>]*\bsrc="([^"]*_images/[^"/]+\.svg)"[^>]*>)(?!<span class="panels")')
 MARGIN = 10  # points that a tick label may stand out beyond its axes
 HANDLE = 36  # the line before the words of a legend
+TITLE = 17  # above the axes, for the panel's name
 SHARED = 20  # axes closer than this have their vertical scale on the first of the row alone
 
 
+def places(group):
+    """Where the texts of a group begin."""
+    moves = [part.get("transform", "") for part in group.iter(f"{SVG}g")]
+    return [tuple(map(float, re.search(r"translate\(([-\d.]+) ([-\d.]+)\)", move).groups())) for move in moves if "translate" in move]
+
+
 def read(svg):
-    """Width and height of the picture, its axes as (left, right, top, reach of their text to the left), and the places of its legend."""
-    width, height = (float(number) for number in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
-    plots, _, legend = svg.partition('<g id="legend_1"')
+    """Width and height, axes as (left, right, top, reach of their text to the left), texts of the legend, and of the figure itself."""
+    root = ElementTree.fromstring(svg)
+    width, height = map(float, root.get("viewBox").split()[2:])
+    groups = [group for group in root.find(f"{SVG}g[@id='figure_1']") if group.get("id")]
     axes = []
-    for part in re.split(r'(?=<g id="axes_\d+">)', plots)[1:]:
-        numbers = [float(number) for number in NUMBER.findall(AXES.search(part)[1])]
-        left, right, top = min(numbers[::2]), max(numbers[::2]), round(min(numbers[1::2]))
-        axes.append((left, right, top, min([left, *(float(x) for x, _ in TEXT.findall(part))]) - 3))
-    return width, height, axes, [(float(x), float(y)) for x, y in TEXT.findall(legend)]
+    for group in groups:
+        if group.get("id").startswith("axes_"):
+            numbers = [float(number) for number in re.findall(r"-?[\d.]+", group.find(f"{SVG}g/{SVG}path").get("d"))]
+            left, right, top = min(numbers[::2]), max(numbers[::2]), round(min(numbers[1::2]))
+            axes.append((left, right, top, min([left, *(x for x, _ in places(group))]) - 3))
+    legend, own = (sum([places(group) for group in groups if group.get("id").startswith(kind)], []) for kind in ("legend_", "text_"))
+    return width, height, axes, legend, own
 
 
 def views(svg):
     """The panels of a figure, rows from the top: each a list of boxes (x, y, width, height) side by side; none of a single one."""
-    width, height, axes, entries = read(svg)
-    foot = min((y for _, y in entries), default=height + 9) - 9
+    width, height, axes, legend, own = read(svg)
+    if len(axes) < 2:
+        return []
+    foot = min((y for _, y in legend), default=height + 9) - 9
     tops = sorted({top for _, _, top, _ in axes})
-    boxes = []
+    begins = {top: max(0, top - TITLE) for top in tops}
+    boxes = [[(x - 3, 0, width - 2 * x + 6, begins[tops[0]])] for x, y in own if y < begins[tops[0]]]
     for left, right, top, reach in axes:
         row = sorted(other for other in axes if other[2] == top)
-        place, above = [other[0] for other in row].index(left), top - tops[0]
-        tall = tops[1] - tops[0] if top < tops[-1] else foot - above
-        near = reach if place else 0
+        place, above = [other[0] for other in row].index(left), begins[top]
+        tall = (begins[tops[tops.index(top) + 1]] if top < tops[-1] else foot) - above
         far = min(right + MARGIN, row[place + 1][3] if place + 1 < len(row) else width)
         if place and left - row[place - 1][1] < SHARED < row[0][0]:
             boxes.append([(0, above, row[0][0] - 1, tall), (left - 1, above, far - left + 1, tall)])
         else:
+            near = max(0, reach if place else 0)
             boxes.append([(near, above, far - near, tall)])
-    columns = sorted({round(x) for x, _ in entries})
+    columns = sorted({round(x) for x, _ in legend})
     for start, after in zip(columns[::2], [*columns[2::2], width - min(columns, default=0) + 2 * HANDLE]):
         boxes.append([(start - HANDLE, foot, after - start, height - foot)])
-    return boxes if len(axes) > 1 else []
+    return boxes
 
 
 def stacked(address, svg):
