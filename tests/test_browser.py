@@ -82,7 +82,7 @@ SCROLLED = """[...document.querySelectorAll('.bd-article pre, .bd-article div.fo
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
 LOW = """[...document.querySelectorAll('.bd-article div.formula')]
     .filter(box => box.clientHeight < 15 || box.scrollHeight > box.clientHeight + 2).map(box => box.textContent.slice(0, 80))"""
-BEYOND = """[...document.querySelectorAll('.bd-article :not(math *)')].filter(element => {
+BEYOND = """[...document.querySelectorAll('.bd-article :not(math *, svg *)')].filter(element => {
     if (element.closest('.visually-hidden')) return false;
     if (element.matches('p:not(:has(math))') && element.scrollWidth > element.clientWidth + 1) return true;
     if (element.getBoundingClientRect().right <= 391) return false;

@@ -127,7 +127,8 @@ def test_every_claim_links_to_its_statement():
     text = article("book/claims")
     for claim in CLAIMS:
         address = f'{claim["chapter"]}.html#{claim["id"]}'
-        assert f'href="{address}"' in text
+        name = re.search(rf'href="{re.escape(address)}" title="{claim["id"]}">([^<]+)</a>', text)[1]
+        assert re.fullmatch(rf'[A-Z][a-z]+ {int(claim["chapter"][:2])}\.\d+', name), (address, name)
         assert f'id="{claim["id"]}"' in read(f'book/{claim["chapter"]}'), address
 
 
