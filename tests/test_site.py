@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import fonts
+
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
@@ -50,8 +52,34 @@ def test_styles_and_scripts_load_nothing_from_outside():
     for sheet in SITE.glob("_static/**/*.css"):
         addresses = re.findall(r"url\(['\"]?(?:https?:)?//[^)]*|@import\s+['\"]?(?:https?:)?//", sheet.read_text())
         assert not addresses, f"{sheet.name}: {addresses[:2]}"
-    assert (SITE / "_static/mathjax/tex-chtml.js").stat().st_size > 500_000
-    assert list((SITE / "_static/mathjax/output/chtml/fonts/woff-v2").glob("*.woff"))
+    families = re.findall(r'font-family: "([^"]+)"', (SITE / "_static/fonts.css").read_text())
+    assert {"Book Serif", "Book Math", "Font Awesome 6 Free"} <= set(families)
+
+
+@each_page
+def test_formulas_are_set_without_a_script(page):
+    text = read(page)
+    assert "mathjax" not in text.lower() and "katex" not in text.lower() and "fontawesome.js" not in text
+    formulas = re.findall(r"<math\b.*?</math>", text, re.S)
+    if page in CHAPTERS:
+        assert len(formulas) > 100
+    for formula in formulas:
+        tex = re.search(r'<annotation encoding="application/x-tex">(.+?)</annotation></semantics></math>$', formula, re.S)
+        assert tex and not re.search(r"\\(?:R|T|norm|inner)(?![a-zA-Z])", tex[1]), formula  # no command of the book alone
+    left = re.sub(r"(?s)<math\b.*?</math>|<(pre|code|script)\b.*?</\1>", "", article(page))
+    assert not re.search(r"\\[(\[]|\$[^$\n]*\\[a-z]", left)
+
+
+def test_the_fonts_have_what_the_pages_draw():
+    """Letters of formulas are drawn slanted, from the block of mathematical letters; the rest as they are."""
+    for page in PAGES:
+        text = read(page)
+        for formula in re.findall(r"<math\b.*?<annotation", text, re.S):
+            missing = {c for c in html.unescape(re.sub(r"<[^>]+>", "", formula)) if not c.isspace()
+                       and not any(first <= ord(c) <= last for first, last in fonts.RANGES)}
+            assert not missing, (page, missing, formula)
+        icons = {name for name in re.findall(r"\bfa-([a-z-]+)", text)} - {"solid", "lg", "sm", "fw"}
+        assert icons <= set(fonts.ICONS), (page, icons - set(fonts.ICONS))
 
 
 @each_page
@@ -99,7 +127,8 @@ def test_every_claim_links_to_its_statement():
     text = article("book/claims")
     for claim in CLAIMS:
         address = f'{claim["chapter"]}.html#{claim["id"]}'
-        assert f'href="{address}"' in text
+        name = re.search(rf'href="{re.escape(address)}" title="{claim["id"]}">([^<]+)</a>', text)[1]
+        assert re.fullmatch(rf'[A-Z][a-z]+ {int(claim["chapter"][:2])}\.[\d.]+', name), (address, name)
         assert f'id="{claim["id"]}"' in read(f'book/{claim["chapter"]}'), address
 
 

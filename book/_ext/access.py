@@ -16,10 +16,12 @@ MENDS = (
     (r'(?s)<dl>\s*(<dd><em class="sig-param">.*?)</dl>',
      lambda found: f'<ul class="signature">{found[1].replace("dd>", "li>")}</ul>'),
     # No line begins with the comma that follows a formula.
-    (r'(?<!<span class="together">)(<span class="math notranslate nohighlight">[^<]*</span>[,.;:)]+)', r'<span class="together">\1</span>'),
+    (r'(?s)(?<!<span class="together">)(<math>(?:(?!</math>).)*</math>[,.;:)]+)', r'<span class="together">\1</span>'),
     # The verdicts of checks and of controls, told apart by more than a word.
     (r"(?m)(^|<span></span>)(holds  [^\n]*)", r'\1<span class="verdict">\2</span>'),
     (r"(?m)(^|<span></span>)(fails  [^\n]*)", r'\1<span class="verdict fails">\2</span>'),
+    # On a phone a verdict breaks before what was measured.
+    (r'(<span class="verdict(?: fails)?">(?:holds|fails)  [^\n<]*?  )([^\n<]+)</span>', r'\1<span class="measured">\2</span></span>'),
 )
 
 

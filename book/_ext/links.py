@@ -85,10 +85,30 @@ def write_the_proofs(app, page, source):
         source[0] += f"```{{literalinclude}} ../formal/{path.name}\n:language: none\n```\n"
 
 
+def number_the_claims(app, failure):
+    """In the tables of claims and of tests a claim is called by the number of its statement or section; its label stays as a hint."""
+    if failure or app.builder.name != "html":
+        return
+    folder = Path(app.outdir) / "book"
+    names = {}
+    for claim in ledger.read():
+        page = (folder / f"{claim['chapter']}.html").read_text(encoding="utf-8")
+        at = page.find(f' id="{claim["id"]}"')
+        found = re.search(r'<span class="(caption|section)-number">([^<]+?)[. ]*</span>', page[at:at + 3000])
+        names[claim["id"]] = ("Section " if found[1] == "section" else "") + found[2]
+    for name in ("claims", "tests", "formal"):
+        path = folder / f"{name}.html"
+        text = path.read_text(encoding="utf-8")
+        for label, title in names.items():
+            text = re.sub(rf'(<a href="[^"]+#{label}")>{label}</a>', rf'\1 title="{label}">{title}</a>', text)
+        path.write_text(text, encoding="utf-8")
+
+
 def setup(app):
     app.functions_of_statements = functions_of_statements()
     app.connect("doctree-read", name_the_functions)
     app.connect("doctree-read", name_the_checks)
     app.connect("source-read", write_the_tests)
     app.connect("source-read", write_the_proofs)
+    app.connect("build-finished", number_the_claims)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

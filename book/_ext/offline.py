@@ -1,23 +1,56 @@
-"""A page of this book asks nothing of the network: MathJax comes along, live-code scripts stay out."""
+"""A page of this book asks nothing of the network and loads nothing that it does not use; its fonts come with its style sheet."""
 
-import importlib.util
+import base64
+import re
 import shutil
 from pathlib import Path
 
 from docutils import nodes
 
-PARTS = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # 2 MB of the package's 24
+FONTS = Path(__file__).parents[1] / "_static" / "fonts"
+# Family, weight, style. The icons replace those of the theme: the last rule for a family, weight and style counts.
+FACES = {
+    "source-serif-400-normal": ("Book Serif", 400, "normal"),
+    "source-serif-400-italic": ("Book Serif", 400, "italic"),
+    "source-serif-600-normal": ("Book Serif", 600, "normal"),
+    "book-math": ("Book Math", 400, "normal"),
+    "book-icons": ("Font Awesome 6 Free", 900, "normal"),
+}
+LOAD_FONTS = 'for (const face of document.fonts) if (face.family.includes("Book")) face.load();'
+THEME_FONTS = re.compile(r"@font-face\s*\{[^}]*fontawesome[^}]*\}")
+UNUSED_SCRIPTS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>')
+SEARCH_SCRIPTS = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')  # for results while one types
+UNUSED_FILES = ("_static/scripts/fontawesome.js*", "_static/**/*.map", "_static/**/*.js.LICENSE.txt", "_static/vendor/fontawesome",
+                "_static/fonts/*.woff2", "_static/sphinx-thebe.*", "_static/*webpack-macros.html")
 
 
-def copy_mathjax(app):
-    package = importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations[0]
-    source, target = Path(package) / "static" / "mathjax", Path(app.outdir) / "_static" / "mathjax"
-    for part in PARTS:
-        if (source / part).is_dir():
-            shutil.copytree(source / part, target / part, dirs_exist_ok=True)
-        else:
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source / part, target / part)
+def write_fonts(app):
+    """Inside a style sheet fonts are there at the first paint: nothing moves when they come, also from a folder of files."""
+    faces = []
+    for name, (family, weight, style) in FACES.items():
+        data = base64.b64encode((FONTS / f"{name}.woff2").read_bytes()).decode()
+        faces.append(f'@font-face {{ font-family: "{family}"; font-weight: {weight}; font-style: {style}; '
+                     f"src: url(data:font/woff2;base64,{data}) format(\"woff2\"); }}\n")
+    target = Path(app.outdir) / "_static" / "fonts.css"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("".join(faces), encoding="ascii")
+
+
+def drop_unused(app, failure):
+    if failure or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        lean = UNUSED_SCRIPTS.sub("", text)
+        if path.name != "search.html":
+            lean = SEARCH_SCRIPTS.sub("", lean)
+        if lean != text:
+            path.write_text(lean, encoding="utf-8")
+    sheet = Path(app.outdir) / "_static" / "styles" / "pydata-sphinx-theme.css"
+    sheet.write_text(THEME_FONTS.sub("", sheet.read_text(encoding="utf-8")), encoding="utf-8")
+    for pattern in UNUSED_FILES:
+        for path in Path(app.outdir).glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 # Jupyter Book always loads thebe, which names a script on a public server; without a kernel it has no use.
@@ -43,8 +76,11 @@ def mend_single_page(app):
 
 
 def setup(app):
-    app.connect("builder-inited", copy_mathjax)
+    app.connect("builder-inited", write_fonts)
+    app.add_css_file("fonts.css", priority=400)
+    app.add_js_file(None, body=LOAD_FONTS, priority=100)
     app.connect("builder-inited", mend_single_page)
     app.connect("doctree-resolved", drop_thebe_nodes, priority=900)
     app.connect("html-page-context", drop_thebe_files, priority=900)
+    app.connect("build-finished", drop_unused)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

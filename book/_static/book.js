@@ -21,3 +21,29 @@ document.querySelectorAll("table.ledger").forEach((table) => {
     });
   });
 });
+
+// What is copied holds the formulas as TeX.
+document.addEventListener("copy", (event) => {
+  const selection = window.getSelection();
+  if (selection.isCollapsed || !event.clipboardData) return;
+  const range = selection.getRangeAt(0), around = (node) => (node.closest ? node : node.parentElement).closest("math");
+  const first = around(range.startContainer), last = around(range.endContainer);  // a formula is copied whole
+  if (first) range.setStartBefore(first);
+  if (last) range.setEndAfter(last);
+  const copy = document.createElement("div");
+  copy.append(range.cloneContents());
+  const formulas = copy.querySelectorAll("math");
+  if (!formulas.length) return;
+  event.clipboardData.setData("text/html", copy.innerHTML);
+  formulas.forEach((formula) => {
+    const mark = formula.getAttribute("display") === "block" ? "$$" : "$";
+    const tex = document.createElement("span");
+    tex.style.whiteSpace = "pre";
+    tex.textContent = mark + formula.querySelector("annotation").textContent + mark;
+    formula.replaceWith(tex);
+  });
+  document.body.append(copy);  // only what is laid out has lines
+  event.clipboardData.setData("text/plain", copy.innerText);
+  copy.remove();
+  event.preventDefault();
+});
