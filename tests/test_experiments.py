@@ -194,8 +194,8 @@ def test_train_and_fold_is_the_run_it_names():
     jobs, summary, arrays = collected(train_and_fold, config)
     name = "residual Adam balanced"
     X, Y, loss_of = train_and_fold.problem(config, "residual")
-    net = dl.deepen(train_and_fold.started("residual", "plain", 3), start="balanced")
-    optimiser, generator = torch.optim.Adam(net.parameters(), lr=summary[name]["rate"]), dl.seeded(1003)
+    net = dl.deepen(train_and_fold.started("residual", "plain", 2), start="balanced")
+    optimiser, generator = torch.optim.Adam(net.parameters(), lr=summary[name]["rate"]), dl.seeded(1002)
     for _ in range(config.steps):
         batch = torch.from_numpy(dl.integers(0, 127, config.batch, generator=generator))
         optimiser.zero_grad()
@@ -210,13 +210,13 @@ def test_train_and_fold_is_the_run_it_names():
     assert summary[name]["rate"] == rates[grid.argmin()] and torch.allclose(rates[1:], 2 * rates[:-1])
     plain = arrays["residual Adam plain ends"][:, 0]
     assert np.isclose(summary[name]["ratios"][0][0], (arrays[f"{name} ends"][:, 0] / plain).log().mean().exp())
-    assert len(jobs) == 12 and set(summary) == {train_and_fold.label(job) for job in train_and_fold.jobs(config, "cpu")}
+    assert len(jobs) == 8 and set(summary) == {train_and_fold.label(job) for job in train_and_fold.jobs(config, "cpu")}
 
 
 @pytest.mark.parametrize("name", train_and_fold.NETS)
 def test_the_kinds_of_train_and_fold_start_as_one_function(name):
     X, Y, loss_of = train_and_fold.problem(train_and_fold.SCALES["quick"], name)
-    plain, *deep = (train_and_fold.started(name, kind, 5).eval() for kind in train_and_fold.SCALES["full"].kinds)
+    plain, *deep = (train_and_fold.started(name, kind, 5).eval() for kind in ("plain", "balanced", "identity"))
     for net in deep:
         assert (net(X[:8]) - plain(X[:8])).abs().max() < 1e-12 < loss_of(net(X[:8]), Y[:8])
         assert sum(W.numel() for W in net.parameters()) > sum(W.numel() for W in plain.parameters())
