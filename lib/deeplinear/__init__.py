@@ -5,9 +5,9 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 ``checks``, ``plots`` and ``recorded`` look.
 """
 
-from . import (asking, chain, checks, conservation, convnet, data, decay, deepening, descent, exact, experiments, factorisation,
-               field, flow, folding, homogeneous, ledger, losses, networks, optimizers, plots, preconditioner, products, recorded,
-               shards, sources, stiff, tuning, verification)
+from . import (adapters, asking, chain, checks, conservation, convnet, data, decay, deepening, descent, exact, experiments,
+               factorisation, field, flow, folding, homogeneous, ledger, losses, networks, optimizers, plots, preconditioner, products,
+               recorded, shards, sources, stiff, tuning, verification)
 from .asking import ask
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
                     near_zero_init, normal, seeded, uniform)
@@ -19,7 +19,7 @@ from .losses import LpLoss, Polynomial
 from .networks import laws
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
-__all__ = ["AdaDelta", "AdaGrad", "Adam", "ask", "asking", "balanced_init", "chain", "check", "checks", "conservation",
+__all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "balanced_init", "chain", "check", "checks", "conservation",
            "control", "convnet", "data", "decay", "deepen", "deepening", "descent", "end_to_end", "exact", "experiments",
            "factorisation", "field", "flow", "fold", "folding", "forked", "GD", "Group", "HeavyBall", "homogeneous",
            "identity_init", "imbalance",

@@ -37,8 +37,7 @@ class Config:
 
 
 SCALES = {
-    "quick": Config(nets=("residual", "GPT"), optimisers=(("Adam", 0.004),), widenings=1, steps=6, points=4, rows=(128, 64),
-                    tuned=(0,), seeds=(1, 2)),
+    "quick": Config(optimisers=(("Adam", 0.004),), widenings=3, steps=20, points=4, rows=(128, 64), batch=16, seeds=(1, 2, 3)),
     "full": Config(),
 }
 
