@@ -65,9 +65,10 @@ def test_thm_adapter_flow(rank):
         shrunk = torch.exp(-2 * decay * torch.tensor(times, dtype=torch.float64))[:, None, None] * D[0]
         assert (D - shrunk).abs().max() < 1e-8 and (D - shrunk)[1].abs().max() < 0.1 * (D[1] - np.exp(-decay) * D[0]).abs().max()
         assert torch.linalg.svdvals(path.A)[-1].max() < torch.linalg.svdvals(path.A)[0].max()  # decay lets A shrink
-        uneven = adapters.flow(task, start, times, 1.0, (1.0, 3.0), decay)
-        E = adapters.law(uneven.A, uneven.B, (1.0, 3.0))
-        assert (E[-1] - np.exp(-8 * decay) * E[0]).abs().max() > 1e-3
+    apart = start[0], 0.5 + start[1]  # control: decay and two rates
+    uneven = adapters.flow(task, apart, times, 1.0, (1.0, 3.0), 0.3)
+    E = adapters.law(uneven.A, uneven.B, (1.0, 3.0))
+    assert (E[1] - np.exp(-0.6) * E[0]).abs().max() > 1e-2
 
 
 def test_the_flow_moves_the_merged_weight_as_the_chapter_says():
@@ -81,7 +82,8 @@ def test_the_flow_moves_the_merged_weight_as_the_chapter_says():
 
 
 TINY = {"optimiser": torch.optim.Adam, "eps": 1e-300}
-METHODS = {"SGD": (1.0, 0.3, {}), "heavy ball": (1.0, 0.05, {"momentum": 0.8}), "Nesterov": (1.0, 0.05, {"momentum": 0.8, "nesterov": True}),
+HEAVY = {"momentum": 0.8}
+METHODS = {"SGD": (1.0, 0.3, {}), "heavy ball": (1.0, 0.05, HEAVY), "Nesterov": (1.0, 0.05, {**HEAVY, "nesterov": True}),
            "Adam": (0.0, 0.01, TINY), "AMSGrad": (0.0, 0.01, {**TINY, "amsgrad": True}),
            "RMSprop": (0.0, 0.01, {"optimiser": torch.optim.RMSprop, "eps": 1e-300})}
 
@@ -112,12 +114,13 @@ def test_thm_rate_ratio(name, zero):
 
 def test_a_ratio_is_a_start_under_schedules_and_one_common_shrinking_and_for_any_degree():
     """Steps written out: sign(g) |g|^q, rates that change, factors that shrink alike, minibatches that change."""
-    for q, ratio in itertools.product((-0.5, 0.5, 2.0), (0.2, 9.0)):
+    for q, ratio in itertools.product((-0.3, 0.5, 2.0), (0.2, 9.0)):
         task, start = [logistic(seed) for seed in range(3)], adapters.usual_start(3, 6, 2, generator(6))
         start = start[0] + 0.5, start[1] + 0.1
         ends = []
-        for (A, B), rates in ((start, (0.01, ratio * 0.01)), adapters.one_rate(start, (0.01, ratio * 0.01), q)):
-            for t in range(25):
+        for factors, rates in ((start, (1e-3, ratio * 1e-3)), adapters.one_rate(start, (1e-3, ratio * 1e-3), q)):
+            A, B = factors
+            for t in range(12):
                 G = task[t % 3].gradient(adapters.merged(task[0].W0, A, B, 0.7))
                 powers = [g.sign() * g.abs() ** q for g in adapters.gradients(A, B, G, 0.7)]
                 m, fade = 0.99, 1 / (1 + t)
@@ -162,7 +165,7 @@ def test_prop_weight_norm(size):
     X, out = dl.normal(15, size, generator=draw), dl.normal(2, 4, generator=draw).requires_grad_()
     gain, v = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
     loss = F.cross_entropy(F.relu(layer(X)) @ out.T, torch.arange(15) % 2)
-    dg, dv, db, dout, h = torch.autograd.grad(loss, (gain, v, layer.bias, out, layer.weight), allow_unused=True)
+    dg, dv, db, dout = torch.autograd.grad(loss, (gain, v, layer.bias, out))
     with torch.no_grad():
         assert (v * dv).sum(1).abs().max() < 1e-15
         assert ((v - 3 * dv).square().sum(1) - v.square().sum(1) - 9 * dv.square().sum(1)).abs().max() < 1e-12
@@ -173,8 +176,7 @@ def test_prop_weight_norm(size):
 
 def test_weight_norm_is_the_preconditioner_of_the_chapter():
     v, h = dl.normal(2, 6, generator=generator(12))
-    for gain in (0.4, 3.0):
-        gain = torch.tensor(gain, dtype=torch.float64)
+    for gain in torch.tensor([0.4, 3.0], dtype=torch.float64):
         u, eps = v / v.norm(), 1e-6
         P = torch.outer(u, u)
         maps = ((lambda g, v: g * v / v.norm(), P + (gain / v.norm()) ** 2 * (torch.eye(6) - P)),
@@ -184,7 +186,7 @@ def test_weight_norm_is_the_preconditioner_of_the_chapter():
             moved = (weight(gain - eps * dg, v - eps * dv) - weight(gain, v)) / eps
             assert (moved + expected @ h).norm() < 1e-4 * moved.norm() and (moved + h).norm() > 0.1 * moved.norm()
         assert abs(gain * dg - v @ dv) < 1e-12  # the plain gain
-    deep = [torch.outer(torch.ones(1).double(), u) * 1.3, torch.full((1, 1), 1.3).double()]  # a balanced gain is depth two
+    deep = [torch.outer(torch.ones(1).double(), u) * 1.3, torch.full((1, 1), 1.3, dtype=torch.float64)]  # a balanced gain is depth two
     W = dl.end_to_end(deep)
     expected = dl.preconditioner.apply(W, h[None], 2)
     assert ((1.3**2 * torch.outer(u, u) + 1.3**2 * torch.eye(6)) @ h - expected[0]).abs().max() < 1e-12

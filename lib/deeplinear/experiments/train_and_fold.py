@@ -170,9 +170,10 @@ def run_job(config, job, device, checkpoint=None, report=None):
     learnt from and on the others; ``fold`` (seeds,): how far outputs of the folded network are from those of the
     trained, over the largest output; ``parameters`` (2,): trained, and after folding."""
     done = [0]
+    parts = [part.to(device) if isinstance(part, torch.Tensor) else part for part in problem(config, job["net"])]
 
     def trained(rate, seed):
-        found = _run(config, job, rate, seed, device)
+        found = _run(config, job, rate, seed, parts)
         done[0] += config.steps
         if report:
             report(min(done[0] / job["size"], 0.99))
@@ -199,16 +200,16 @@ def _best(grid):
     return powers[tuning.choose(tuning.median([grid[power] for power in powers])).index or 0]
 
 
-def _run(config, job, rate, seed, device):
+def _run(config, job, rate, seed, parts):
     """One run: the losses of the batches at the recorded steps, the losses at the end, and what folding changes."""
-    X, Y, loss_of = (part.to(device) if isinstance(part, torch.Tensor) else part for part in problem(config, job["net"]))
-    net, learnt = started(job["net"], job["kind"], seed).to(device), config.rows[0]
+    X, Y, loss_of = parts
+    net, learnt = started(job["net"], job["kind"], seed).to(X.device), config.rows[0]
     optimiser = (torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9) if job["optimiser"] == "momentum"
                  else torch.optim.Adam(net.parameters(), lr=rate))
     generator, curve = chain.seeded(1000 + seed), []
     at = set(descent.logarithmic(config.steps - 1, config.points))
     for step in range(config.steps):
-        batch = torch.from_numpy(chain.integers(0, learnt - 1, config.batch, generator=generator)).to(device)
+        batch = torch.from_numpy(chain.integers(0, learnt - 1, config.batch, generator=generator)).to(X.device)
         loss = loss_of(net(X[batch]), Y[batch])
         optimiser.zero_grad()
         loss.backward()
