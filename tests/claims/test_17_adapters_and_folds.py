@@ -114,7 +114,7 @@ def test_thm_rate_ratio(name, zero):
 
 def test_a_ratio_is_a_start_under_schedules_and_one_common_shrinking_and_for_any_degree():
     """Steps written out: sign(g) |g|^q, rates that change, factors that shrink alike, minibatches that change."""
-    for q, ratio in itertools.product((-0.3, 0.5, 2.0), (0.2, 9.0)):
+    for q, ratio in itertools.product((0.25, 0.5, 2.0), (0.2, 9.0)):
         task, start = [logistic(seed) for seed in range(3)], adapters.usual_start(3, 6, 2, generator(6))
         start = start[0] + 0.5, start[1] + 0.1
         ends = []
@@ -179,8 +179,8 @@ def test_weight_norm_is_the_preconditioner_of_the_chapter():
     for gain in torch.tensor([0.4, 3.0], dtype=torch.float64):
         u, eps = v / v.norm(), 1e-6
         P = torch.outer(u, u)
-        maps = ((lambda g, v: g * v / v.norm(), P + (gain / v.norm()) ** 2 * (torch.eye(6) - P)),
-                (lambda g, v: g * v, torch.outer(v, v) + gain**2 * torch.eye(6)))
+        maps = ((lambda g, v: g * v / v.norm(), P + (gain / v.norm()) ** 2 * (torch.eye(6, dtype=torch.float64) - P)),
+                (lambda g, v: g * v, torch.outer(v, v) + gain**2 * torch.eye(6, dtype=torch.float64)))
         for weight, expected in maps:
             dg, dv = torch.func.vjp(weight, gain, v)[1](h)
             moved = (weight(gain - eps * dg, v - eps * dv) - weight(gain, v)) / eps
@@ -189,7 +189,7 @@ def test_weight_norm_is_the_preconditioner_of_the_chapter():
     deep = [torch.outer(torch.ones(1).double(), u) * 1.3, torch.full((1, 1), 1.3, dtype=torch.float64)]  # a balanced gain is depth two
     W = dl.end_to_end(deep)
     expected = dl.preconditioner.apply(W, h[None], 2)
-    assert ((1.3**2 * torch.outer(u, u) + 1.3**2 * torch.eye(6)) @ h - expected[0]).abs().max() < 1e-12
+    assert ((1.3**2 * torch.outer(u, u) + 1.3**2 * torch.eye(6, dtype=torch.float64)) @ h - expected[0]).abs().max() < 1e-12
 
 
 def test_emp_train_and_fold():
