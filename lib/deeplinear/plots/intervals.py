@@ -31,7 +31,7 @@ def intervals(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
                         linewidth=1.5, label=label)
         ax.set(xscale="log", xlabel=x, title=title, yticks=range(len(rows)), yticklabels=rows)
         ax.grid(axis="y", visible=False)
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.4, 2, 3, 5, 7)))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
     axes[0].invert_yaxis()
