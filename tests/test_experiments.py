@@ -10,7 +10,7 @@ import torch
 import deeplinear as dl
 from deeplinear import convnet
 from deeplinear.experiments import (EXPERIMENTS, l4_tries, mnist_balance, mnist_convnet, mnist_tutorial, optimisers,
-                                    phase_diagram, regression_models, relu_balance, two_scales)
+                                    phase_diagram, regression_models, relu_balance, train_and_fold, two_scales)
 
 
 def collected(module, config):
@@ -223,3 +223,36 @@ def test_mnist_balance_follows_the_identity_under_sgd_only():
     assert (arrays["SGD 0.1 drift"][0] == 0).all() and arrays["SGD 0.1 drift"].abs().max() == max(summary["SGD 0.1"]["drift"])
     full = mnist_balance.SCALES["full"]
     assert [mnist_balance.steps_of(full, rate) for rate in full.rates] == [4296, 8592, 17184]  # 5, 10, 20 passes of 859
+
+
+def test_train_and_fold_is_the_run_it_names():
+    config = train_and_fold.SCALES["quick"]
+    jobs, summary, arrays = collected(train_and_fold, config)
+    name = "residual Adam balanced"
+    X, Y, loss_of = train_and_fold.problem(config, "residual")
+    net = dl.deepen(train_and_fold.started("residual", "plain", 2), start="balanced")
+    optimiser, generator = torch.optim.Adam(net.parameters(), lr=summary[name]["rate"]), dl.seeded(1002)
+    for _ in range(config.steps):
+        batch = torch.from_numpy(dl.integers(0, 127, config.batch, generator=generator))
+        optimiser.zero_grad()
+        loss_of(net(X[batch]), Y[batch]).backward()
+        optimiser.step()
+    folded = dl.fold(net.eval())
+    found = [loss_of(folded(X[part]), Y[part]).item() for part in (slice(128), slice(128, None))]
+    assert np.allclose(arrays[f"{name} ends"][1], found, rtol=1e-10) and summary[name]["fold"] < 1e-12
+    parameters = sum(W.numel() for W in train_and_fold.NETS["residual"]().parameters())
+    assert summary[name]["parameters"][1] == parameters < summary[name]["parameters"][0]
+    grid, rates = arrays[f"{name} grid"][:, 0], arrays[f"{name} rates"]
+    assert summary[name]["rate"] == rates[grid.argmin()] and torch.allclose(rates[1:], 2 * rates[:-1])
+    plain = arrays["residual Adam plain ends"][:, 0]
+    assert np.isclose(summary[name]["ratios"][0][0], (arrays[f"{name} ends"][:, 0] / plain).log().mean().exp())
+    assert len(jobs) == 30 and set(summary) == {train_and_fold.label(job) for job in train_and_fold.jobs(config, "cpu")}
+
+
+@pytest.mark.parametrize("name", train_and_fold.NETS)
+def test_the_kinds_of_train_and_fold_start_as_one_function(name):
+    X, Y, loss_of = train_and_fold.problem(train_and_fold.SCALES["quick"], name)
+    plain, *deep = (train_and_fold.started(name, kind, 5).eval() for kind in ("plain", "balanced", "identity"))
+    for net in deep:
+        assert (net(X[:8]) - plain(X[:8])).abs().max() < 1e-12 < loss_of(net(X[:8]), Y[:8])
+        assert sum(W.numel() for W in net.parameters()) > sum(W.numel() for W in plain.parameters())

@@ -96,3 +96,13 @@ def test_a_map_of_factors_does_not_hang_on_the_last_bit():
     drawn = [plots.factors({"": values * (1 + eps)}, "abc", "de", "x", "y", "over").svg() for eps in (0, 1e-13, -1e-13)]
     assert difference(drawn[0], drawn[1]) is None and difference(drawn[0], drawn[2]) is None
     assert difference(drawn[0], plots.factors({"": values * 1.1}, "abc", "de", "x", "y", "over").svg()) is not None
+
+
+def test_intervals_lie_in_their_rows_and_tell_a_change():
+    panels = {"a": {"one": {"x": (1.0, 0.5, 2.0), "y": (1.2, 1.1, 1.3)}, "two": {"y": (0.9, 0.8, 1.0)}}}
+    drawn = plots.intervals(panels, x="ratio")
+    (ax,) = drawn.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y"] and drawn.svg() == plots.intervals(panels, x="ratio").svg()
+    places = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) and line.get_linestyle() == "None"]
+    assert all(abs(place - round(place)) < 0.2 for found in places for place in found)
+    assert difference(drawn.svg(), plots.intervals(panels, x="ratio", at=2.0).svg()) is not None

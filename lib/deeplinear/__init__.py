@@ -5,9 +5,10 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 ``checks``, ``plots`` and ``recorded`` look.
 """
 
-from . import (asking, attention, chain, checks, conservation, convnet, data, decay, deepening, descent, exact, experiments,
-               factorisation, field, flow, folding, homogeneous, imbalanced, ledger, losses, modes, networks, optimizers, plots,
-               polar, preconditioner, products, recorded, shards, sources, stiff, transformer, tuning, verification)
+from . import (adapters, asking, attention, chain, checks, conservation, convnet, data, decay, deepening, descent, exact,
+               experiments, factorisation, field, flow, folding, homogeneous, imbalanced, ledger, losses, modes, networks,
+               optimizers, plots, polar, preconditioner, products, recorded, shards, sources, stiff, transformer, tuning,
+               verification)
 from .asking import ask
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
                     near_zero_init, normal, seeded, uniform)
@@ -19,7 +20,7 @@ from .losses import LpLoss, Polynomial
 from .networks import laws
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
-__all__ = ["AdaDelta", "AdaGrad", "Adam", "ask", "asking", "attention", "balanced_init", "chain", "check", "checks",
+__all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attention", "balanced_init", "chain", "check", "checks",
            "conservation", "control", "convnet", "data", "decay", "deepen", "deepening", "descent", "end_to_end", "exact",
            "experiments", "factorisation", "field", "flow", "fold", "folding", "forked", "GD", "Group", "HeavyBall",
            "homogeneous", "identity_init", "imbalance", "imbalanced", "integers", "laws", "layer_gradients", "ledger", "losses",

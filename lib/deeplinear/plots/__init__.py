@@ -6,7 +6,8 @@ text as paths, no date and no random names, so that the same numbers give the sa
 
 from .curves import lines
 from .figure import Figure
+from .intervals import intervals
 from .planes import cover, curls, ellipses
 from .tables import factors
 
-__all__ = ["Figure", "cover", "curls", "ellipses", "factors", "lines"]
+__all__ = ["Figure", "cover", "curls", "ellipses", "factors", "intervals", "lines"]
