@@ -66,7 +66,8 @@ def compare(pairs: Pairs, shaken: Pairs | None = None, dtype: str = "float64") -
     where a shake is needed.
 
     ``pairs``: name to (recorded, today), the first axis the records of a run, of length 1 for numbers of its end;
-    ``shaken``: the same from shaken data. ``dtype``: in which the job computes; what it stores may be finer, and no better. Raises :class:`deeplinear.recorded.RecordError` where they differ.
+    ``shaken``: the same from shaken data. ``dtype``: in which the job computes; what it
+    stores may be finer, and no better. Raises :class:`deeplinear.recorded.RecordError` where they differ.
     """
     both = {name: (torch.as_tensor(stored), torch.as_tensor(today)) for name, (stored, today) in pairs.items()}
     if not any(stored.isfinite().any() for stored, _ in both.values()):
