@@ -125,7 +125,18 @@ def race(case, rates, names, depths):
     return {name: each["strict"] for name, each in found[f"{case[0]} {case[1]}"].items()}
 
 
+def recorded(case):
+    """From the counts of the record, for each optimiser the steps of each depth, where all starts arrive."""
+    counts = dl.recorded.load("optimisers", quiet=True).arrays[case]
+    best = torch.where(counts.isfinite().all(-1), counts.median(-1).values, torch.inf).min(-1).values
+    return dict(zip(optimisers.SCALES["full"].optimisers, best))
+
+
 def test_emp_depth_two_scales():
+    for case, least in (("two scales 16", (30, 15, 4)), ("two scales 64", (100, 100, 40))):
+        gain = {name: (steps[0] / steps[1:].min()).item() for name, steps in recorded(case).items()}
+        assert all(gain[name] > bound for name, bound in zip(("gd", "shampoo", "heavy-ball"), least))
+        assert max(gain[name] for name in ("adam", "muon", "normalised", "polar")) < 1.3
     found = race(("two scales", 8, 500), (-2, 1), ("gd", "shampoo", "adam", "normalised"), (1, 2, 3))
     assert found["gd"][0] > 8 * min(found["gd"][1:]) and found["shampoo"][0] > 4 * min(found["shampoo"][1:])
     assert found["adam"][0] < 1.3 * min(found["adam"][1:]) and found["normalised"][0] < min(found["normalised"][1:])
@@ -133,6 +144,8 @@ def test_emp_depth_two_scales():
 
 
 def test_emp_depth_least_squares():
+    for case in ("least squares 10", "least squares 100"):
+        assert all(one < 1.05 * min(more) for one, *more in recorded(case).values())
     found = race(("least squares", 20, 300), (-2, 1), ("gd", "polar", "adam"), (1, 2))
     for name, (one, two) in found.items():
         assert one < 1.05 * two, name
