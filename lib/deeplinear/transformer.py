@@ -125,6 +125,7 @@ class GPT(nn.Module):
         self.norm, self.head = nn.RMSNorm(width, 1e-5), nn.Linear(width, characters, bias)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The logits of the next character, shape (batch, length, characters), of ``tokens``, integers (batch, length)."""
         x = self.table(tokens)
         if self.place is not None:
             x = x + self.place[:tokens.shape[1]]

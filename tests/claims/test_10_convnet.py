@@ -198,6 +198,53 @@ def test_emp_mnist_tutorial():
     assert second["loss"] < first["loss"] < 3 * second["loss"]  # late, the deep network is ahead in this one run
     assert second["parameters"] - first["parameters"] == 262_244
     terms = [record.arrays[f"{name} penalty"][:, 0] for name in ("original", "deep")]
-    assert terms[1][0] > 1.1 * terms[0][0]  # control: with the penalty they differ before the first step
+    assert terms[1][0] > 1.1 * terms[0][0]  # both factors are penalised: they differ before the first step
+    totals = [record.arrays[net][:, 0] + term.repeat_interleave(20)[:8593] for net, term in zip(("original", "deep"), terms)]
+    middles = [total[:8500].reshape(85, 100).median(1).values for total in totals]
+    assert (middles[1] > middles[0]).all()  # and the deep net's lies above, all along
     for name, found in record.summary.items():
         assert found["validation_error"] < 0.02, name  # both have learnt
+
+def ten_passes():
+    """Of both nets the data term and the total of every batch, (steps, seeds), the totals added up here."""
+    record = dl.recorded.load("mnist-penalties", quiet=True)
+    data = {net: record.arrays[net].numpy() for net in ("original", "deep")}
+    penalty = {net: np.repeat(record.arrays[f"{net} penalty"].numpy(), 20, axis=0)[:8593] for net in data}
+    return record, data, penalty, {net: data[net] + penalty[net] for net in data}
+
+
+def test_emp_mnist_total():
+    """With the product penalised the total ends far below, whatever the seed, since the penalty does."""
+    record, data, penalty, total = ten_passes()
+    assert record.config["dataset"] == "mnist" and record.config["steps"] == 8593 and record.config["seeds"] == [0, 1, 2, 3, 4]
+    assert [case["penalise"] for case in record.config["cases"]] == ["product", "product"]
+    ends = {net: total[net][-100:].mean(0) for net in total}
+    assert (ends["original"] > 10 * ends["deep"]).all() and (penalty["original"][-1] > 10 * penalty["deep"][-1]).all()
+    assert (total["deep"][:25].mean(0) > 2 * total["original"][:25].mean(0)).all()  # it starts above
+    first = [(np.convolve(run, np.ones(25) / 25, "valid") <= end).argmax() + 25 for run, end in zip(total["deep"].T, ends["original"])]
+    assert max(first) < 8593 / 8
+    share = {net: penalty[net][-1] / ends[net] for net in total}
+    assert (share["original"] > 0.9).all() and (data["original"][-100:].mean(0) < 10 * data["deep"][-100:].mean(0)).all()  # control
+
+
+def test_emp_mnist_total_follows_the_law_until_the_data_hold_it_up():
+    """The penalty of the recorded deep net beside that of its starts without data; balanced factors miss it."""
+    _, _, penalty, _ = ten_passes()
+    falling = 0.01 * 0.95 ** (64 * np.arange(8593) // 55_000)
+    clock = 5e-4 / (1 - 0.9) * np.concatenate([[0], falling.cumsum()])
+    at = [200, 500, 1000, 8580]
+    net = convnet.build("deep", generator(0))
+    pairs = [[layer.weight.detach().double() for layer in pair] for pair in (net.dense, net.output)]
+    law = 5e-4 / 2 * sum(decay.product(*pair, torch.as_tensor(clock[at])) for pair in pairs).numpy()
+    values = torch.cat([torch.linalg.svdvals(W2 @ W1) for W1, W2 in pairs])
+    balanced = 5e-4 / 2 * decay.singular_value(values[:, None], 0, torch.as_tensor(clock[at])).square().sum(0).numpy()
+    measured = penalty["deep"][at, 0]
+    assert (np.abs(measured[:3] / law[:3] - 1) < 0.06).all() and measured[3] > 2 * law[3]  # from then on the data term holds it
+    assert (balanced[1:3] / measured[1:3] > 1.3).all()  # control
+
+
+def test_emp_mnist_data():
+    _, data, _, _ = ten_passes()
+    ends = {net: data[net][-100:].astype(float).mean(0) for net in data}
+    ratio = ends["original"] / ends["deep"]
+    assert (ratio < 3).all()  # no order of magnitude

@@ -6,6 +6,7 @@ networks start as the same function and see the same batches, each at the best r
 """
 
 import dataclasses
+import math
 
 import torch
 from torch import nn
@@ -241,15 +242,20 @@ def collect(config, jobs, results):
         name, rates, grid = label(job), torch.as_tensor(result["rates"]), torch.as_tensor(result["grid"])
         arrays |= {f"{name} {key}": torch.as_tensor(result[key]) for key in ("rates", "grid", "curve", "ends")}
         best = tuning.choose(tuning.median(grid))
-        middle = tuning.median(ends[name].T).tolist()
+        middle = [_or_none(value) for value in tuning.median(ends[name].T).tolist()]
         found = {"rate": None if best.index is None else rates[best.index].item(), "interior": best.interior,
                  "fold": float(result["fold"].max()), "parameters": [int(count) for count in result["parameters"]],
                  "learnt": middle[0], "others": middle[1]}
         plain = ends.get(label({**job, "kind": "plain"}))
         if job["kind"] != "plain" and plain is not None:
             pairs = [tuning.compare(ends[name][:, k], plain[:, k]) for k in range(2)]
-            found["ratios"] = [[pair.mean, pair.low, pair.high] for pair in pairs]
+            found["ratios"] = [[_or_none(value) for value in (pair.mean, pair.low, pair.high)] for pair in pairs]
         summary[name] = found
-        metrics += [{"run": name, "seed": seed, "learnt": each[0], "others": each[1]}
+        metrics += [{"run": name, "seed": seed, "learnt": _or_none(each[0]), "others": _or_none(each[1])}
                     for seed, each in zip(config.seeds, ends[name].tolist())]
     return metrics, summary, arrays
+
+
+def _or_none(value):
+    """The number, or None where a run was lost."""
+    return value if math.isfinite(value) else None
