@@ -133,9 +133,9 @@ def test_a_first_visit_is_light_and_the_next_page_adds_little(chromium, server):
         with Visit(chromium) as visit:
             for visits, limit in ((1, 1.3e6 if name == "book/index" else 1.8e6), (2, 0.55e6)):
                 before, figures = Counting.sent, Counting.figures
-                visit.open(f"{server}/{name}.html?{visits}")
+                pictures = visit.open(f"{server}/{name}.html?{visits}").locator("figure img").count()
                 assert Counting.sent - before < limit, (name, visits)
-                assert Counting.figures - figures < 0.3e6, name
+                assert Counting.figures - figures < max(0.3e6, 60e3 * pictures), name  # no more than 60 kB each, on a page of many
 
 
 CUT = """[...document.querySelectorAll('.bd-article figure img, .bd-article figure .panels > svg, .bd-article .verdict')].filter(part => {
@@ -241,8 +241,7 @@ def test_the_first_page_comes_quickly(chromium, server):
 def test_search_finds_a_theorem(chromium, server, place):
     with Visit(chromium) as visit:
         page = visit.open(f"{server if place == 'server' else SITE.as_uri()}/search.html?q=balanced+layers")
-        page.wait_for_selector("#search-results li a", timeout=20_000)
-        assert any("02-balanced-layers" in link.get_attribute("href") for link in page.query_selector_all("#search-results li a"))
+        page.wait_for_selector("#search-results li a[href*='02-balanced-layers']", timeout=20_000)  # they come one by one
 
 
 def test_an_old_address_leads_to_the_new_one(chromium, server):
