@@ -51,7 +51,8 @@ def rotate(x: torch.Tensor) -> torch.Tensor:
     """Rotary positions: channel i of a head of ``2 m`` turns with channel i + m, by ``time * 10000^(-i / m)``;
     x (..., time, 2 m)."""
     half = x.shape[-1] // 2
-    angle = torch.arange(x.shape[-2], dtype=x.dtype)[:, None] * 10000.0 ** -(torch.arange(half, dtype=x.dtype) / half)
+    times, channels = (torch.arange(n, dtype=x.dtype, device=x.device) for n in (x.shape[-2], half))
+    angle = times[:, None] * 10000.0 ** -(channels / half)
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
 
