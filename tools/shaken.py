@@ -74,8 +74,8 @@ def _redrawn(reset, shaken):
 
 def _reporting(check):
     @functools.wraps(check)
-    def wrapped(label, value, below=None, **keywords):
-        check(label, value, below, **keywords)
+    def wrapped(label, value, below=None, *rest, **keywords):
+        check(label, value, below, *rest, **keywords)
         if below is not None and below <= checks.ROUNDING and checks.worst(value) * NEAR > below:
             with open(os.environ["SHAKE_LOG"], "a", encoding="utf-8") as file:
                 file.write(f"{label}: {checks.worst(value):.0e}, below {below:g}\n")
