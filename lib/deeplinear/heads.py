@@ -3,6 +3,7 @@ models as recorded. The laws are those of :mod:`deeplinear.attention` and :func:
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 
@@ -45,8 +46,9 @@ def two_weights(optimizer: Callable[..., torch.optim.Optimizer], lr: float = 0.0
 def on_matrices(parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float = 0.01) -> torch.optim.SGD:
     """Gradient descent whose weight decay acts on matrices alone, not on biases and gains, as is often done."""
     every = list(parameters)
-    matrices, others = ([p for p in every if (p.ndim == 2) == wanted] for wanted in (True, False))
-    return torch.optim.SGD([{"params": matrices, "weight_decay": weight_decay}, {"params": others}], lr=lr)
+    groups: list[dict[str, Any]] = [{"params": [p for p in every if p.ndim == 2], "weight_decay": weight_decay},
+                                    {"params": [p for p in every if p.ndim != 2]}]
+    return torch.optim.SGD(groups, lr=lr)
 
 
 def alignment(record: Record, names: Mapping[str, str]) -> list[list]:
