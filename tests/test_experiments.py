@@ -249,6 +249,20 @@ def test_train_and_fold_is_the_run_it_names():
     assert len(jobs) == 30 and set(summary) == {train_and_fold.label(job) for job in train_and_fold.jobs(config, "cpu")}
 
 
+def test_a_lost_start_leaves_a_record_of_train_and_fold_that_can_be_written():
+    config = train_and_fold.SCALES["quick"]
+    jobs = train_and_fold.jobs(config, "cpu")[:1]
+    result = train_and_fold.run_job(config, jobs[0], "cpu")
+    kept = float(result["fold"][0])
+    for key in ("fold", "ends"):
+        result[key][1:] = float("nan")
+    _, summary, _ = train_and_fold.collect(config, jobs, [result])
+    assert summary[train_and_fold.label(jobs[0])]["fold"] == kept
+    result["fold"][:] = float("nan")
+    _, summary, _ = train_and_fold.collect(config, jobs, [result])
+    assert summary[train_and_fold.label(jobs[0])]["fold"] is None
+
+
 @pytest.mark.parametrize("name", train_and_fold.NETS)
 def test_the_kinds_of_train_and_fold_start_as_one_function(name):
     X, Y, loss_of = train_and_fold.problem(train_and_fold.SCALES["quick"], name)

@@ -107,19 +107,43 @@ def test_emp_l2_match():
 
 
 def test_emp_l4_rates():
-    """Where our curves pass through the printed values, rate times steps is a constant times the printed steps."""
-    record = dl.recorded.load("regression-depth", quiet=True)
-    implied = {}
-    for N, rate in ((1, 5e-4), (2, 1e-4), (3, 5e-5)):
+    """Where a curve of our recorded descent passes through a printed value, it implies the rate that the flow implies."""
+    record, curves = (dl.recorded.load(name, quiet=True) for name in ("regression-depth", "l4-printed"))
+    implied = {N: curves.arrays[f"flow depth {N} implied"].median(1).values for N in (1, 2, 3)}
+    for N, rate, start in ((1, 5e-4, 0), (2, 1e-4, 0), (3, 5e-5, 1)):  # depth 3 from its second point, after the plateau
         steps, curve = recorded_curve(record, 4, N, rate)
-        implied[N] = [rate * np.interp(-gap, -curve, steps) / t for t, gap in zip((1e4, 1e5), FIGURE_3[4, N])]
-    assert 4.0e-3 < min(implied[1]) and max(implied[1]) < 4.6e-3
-    assert 3.4e-4 < min(implied[2]) and max(implied[2]) < 3.9e-4
-    assert 1.9e-4 < implied[3][1] < 2.1e-4 and implied[3][0] > 3e-4  # the first depends on the plateau, so on the start
+        for i in range(start, 2):
+            descent = rate * np.interp(-FIGURE_3[4, N][i], -curve, steps) / (1e4, 1e5)[i]
+            assert abs(descent / implied[N][i] - 1) < 0.06, (N, i)
+        rates = implied[N][start:]
+        assert rates.max() / rates.min() < (1.13, 1.04, 1.09)[N - 1]
+    assert implied[3][0] > 1.5 * implied[3][1]  # the control: on the plateau the start decides
+    for N, at in ((2, 3.38e5), (3, 2.05e5)):  # plain descent from the flow is lost soon after the flow has become too sharp
+        sharp, lost = (np.array(curves.summary[f"depth {N}"][key]) for key in ("limit_crossed_at", "plain_diverged_at"))
+        assert (lost > sharp).all() and (lost < 1.02 * sharp).all() and abs(np.median(lost) / at - 1) < 0.01
     alive = {run["rate"] for run in record.metrics if (run["p"], run["depth"]) == (4, 1) and run["gap"] is not None}
-    assert max(alive) == 5e-4 and all(abs(np.log(implied[1][1] / rate)) > 0.1 for rate in record.config["rates"])
+    assert max(alive) == 5e-4 and implied[1].min() > 8 * max(alive)
     best = [record.arrays[f"l4 depth {N}"][-1] for N in (1, 2, 3)]
     assert max(best[1].max(), best[2].max()) < best[0].min() and best[2].median() < best[1].median()
+
+
+def test_emp_l4_printed():
+    """The printed points, and what heavy ball has at their steps; a start that was lost counts as infinite."""
+    record, at, over = dl.recorded.load("l4-printed", quiet=True), (10_000, 100_000, 200_000, 400_000, 1_000_000), {}
+    assert record.config["momentum"] == 0.9 and record.config["rates"] == [4.2e-3, 3.55e-4, 1.85e-4]
+    places = [record.arrays["steps"].tolist().index(step) for step in at]
+    for N in (1, 2, 3):
+        gaps = record.arrays[f"heavy ball depth {N}"][places]
+        middle = gaps.where(gaps.isfinite(), torch.inf).median(1).values
+        over[N] = middle / torch.tensor(record.config["printed"][N - 1]).double() - 1
+        assert abs(middle[-1] / (0.0389, 0.0169, 0.00625)[N - 1] - 1) < 0.01
+        assert gaps[-1].isfinite().sum() == (4, 5, 5)[N - 1]
+    assert sum((over[N].abs() < 0.06).sum().item() for N in over) == 14 and over[3][0] > 3
+    for N in (1, 2, 3):  # the control: at other rates the curves are others
+        first, last = (record.arrays[f"heavy ball depth {N} {name}"] for name in ("first", "last"))
+        assert (last[0] / record.config["printed"][N - 1][1] - 1).min() > 0.1
+        assert last.isfinite().sum(1).tolist() == ([5, 3, 1] if N == 1 else [5, 5, 5])
+    assert abs(record.arrays["heavy ball depth 2 first"][2].median() / 0.64 - 1) > 0.3
 
 
 def test_emp_l4_tries():

@@ -233,8 +233,8 @@ def label(job):
 
 def collect(config, jobs, results):
     """For every job, named as by :func:`label`, the arrays ``<name> rates``, ``grid``, ``curve``, ``ends``; and ``at``.
-    Summary: for every job its ``rate``, whether it lies inside the grid, ``fold``, ``parameters``, the median ends
-    ``learnt`` and ``others``, and for a deepened network ``ratios``, its losses over the plain one's, paired, on the
+    Summary: for every job its ``rate``, whether it lies inside the grid, ``fold`` (the largest of the starts that
+    lived), ``parameters``, the median ends ``learnt`` and ``others``, and for a deepened network ``ratios``, its losses over the plain one's, paired, on the
     rows learnt from and on the others: mean and 95 % interval."""
     arrays, metrics, summary = {"at": torch.as_tensor(results[0]["at"])}, [], {}
     ends = {label(job): torch.as_tensor(result["ends"]) for job, result in zip(jobs, results)}
@@ -243,8 +243,10 @@ def collect(config, jobs, results):
         arrays |= {f"{name} {key}": torch.as_tensor(result[key]) for key in ("rates", "grid", "curve", "ends")}
         best = tuning.choose(tuning.median(grid))
         middle = [_or_none(value) for value in tuning.median(ends[name].T).tolist()]
+        lived = [gap for gap in result["fold"].tolist() if math.isfinite(gap)]
         found = {"rate": None if best.index is None else rates[best.index].item(), "interior": best.interior,
-                 "fold": float(result["fold"].max()), "parameters": [int(count) for count in result["parameters"]],
+                 "fold": _or_none(max(lived, default=math.nan)),
+                 "parameters": [int(count) for count in result["parameters"]],
                  "learnt": middle[0], "others": middle[1]}
         plain = ends.get(label({**job, "kind": "plain"}))
         if job["kind"] != "plain" and plain is not None:
