@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import deeplinear as dl
+import reading
 from refresh import normal_form
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -97,7 +98,7 @@ def test_cells_are_short(page):
         lengths.append(len(lines))
         assert max(map(len, lines)) <= 88, f"{cell['id']} has a line of {max(map(len, lines))} characters"
     assert max(lengths) <= 12 and sorted(lengths)[len(lengths) // 2] <= 8
-    assert 12 <= sum(cell["cell_type"] == "code" for cell in without_expert(cells(page))) <= 26
+    assert 14 <= sum(cell["cell_type"] == "code" for cell in without_expert(cells(page))) <= 32
     assert sum(source(cell).count("def ") for cell in cells(page, "code")) <= 1
     assert not any(re.search(r"^\s*class ", source(cell), re.M) for cell in cells(page, "code"))
 
@@ -138,10 +139,8 @@ def test_frame(page):
     marks = ["# ", "You will learn", "**You need**", "## What to remember", "## Exercises", "## Sources and history"]
     places = [words.find(mark) for mark in marks]
     assert -1 not in places and places == sorted(places)
-    reading = re.sub(r"\$.*?\$", " ", words[:places[4]], flags=re.S)
-    assert len(reading.split()) <= 3200
-    without_proofs = re.sub(r":::\{dropdown\} Proof.*?\n:::", "", reading, flags=re.S)
-    assert 1100 <= len(without_proofs.split()) <= 2100
+    assert reading.words(words[:places[4]], proofs=True) <= 3200
+    assert 1000 <= reading.words(words[:places[4]]) <= 2100
     exercises = re.findall(r":::\{exercise\}.*?\n:label: (\S+)", words)
     assert 4 <= len(exercises) <= 6
     for label in exercises:

@@ -1,0 +1,72 @@
+"""Code that a student reads: short lines, one name one thing, and nothing that leaks out of a loop into another cell."""
+
+import ast
+
+import pytest
+
+from test_notebooks import CHAPTERS, cells, source
+
+LONGEST = 60
+OLDER: dict[str, set[str]] = {}
+SCOPES = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def own(node):
+    """The nodes under one, without what stands in a scope of its own."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, SCOPES):
+            yield from own(child)
+
+
+def bound(nodes):
+    """The names that are given a value."""
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def looped(code):
+    """The names that a loop of this cell binds: its variables, and what its body assigns."""
+    tree = ast.parse(code)
+    return set().union(*(bound(own(node)) for node in own(tree) if isinstance(node, (ast.For, ast.While))), set())
+
+
+def taken(code):
+    """The names that this cell reads before it binds them itself, those in functions and comprehensions included."""
+    found, known = set(), set()
+    for statement in ast.parse(code).body:
+        local = set()
+        for node in ast.walk(statement):
+            if isinstance(node, SCOPES[3:]):
+                local |= bound(ast.walk(node))
+            elif isinstance(node, SCOPES[:2]):
+                local |= {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+                local |= bound(ast.walk(node)) if isinstance(node, ast.FunctionDef) else set()
+        read = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        inside = bound(own(statement)) if isinstance(statement, (ast.For, ast.While, ast.With)) else set()
+        found |= read - local - known - inside
+        known |= bound(own(statement)) | ({statement.name} if isinstance(statement, ast.FunctionDef) else set())
+    return found
+
+
+def leaks(codes):
+    """``(cell, name, from cell)`` for what one cell reads and the loop of an earlier one bound last."""
+    last: dict[str, str] = {}
+    for name, code in codes:
+        yield from ((name, each, last[each]) for each in sorted(taken(code)) if last.get(each))
+        fresh = bound(own(ast.parse(code)))
+        last |= {each: "" for each in fresh} | {each: name for each in looped(code)}
+
+
+def long_lines(codes):
+    """The cells with a line that is too long, and how many such lines they have."""
+    counts = {name: sum(len(line) > LONGEST for line in code.splitlines()) for name, code in codes}
+    return {name: count for name, count in counts.items() if count}
+
+
+def read(page):
+    return [(cell["id"], source(cell)) for cell in cells(page, "code")]
+
+
+if __name__ == "__main__":
+    for page in CHAPTERS:
+        print(page.stem, sum(long_lines(read(page)).values()), list(leaks(read(page))))
