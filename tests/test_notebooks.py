@@ -294,6 +294,7 @@ def test_numbers_outside_the_chapters():
     assert 80_000 <= runs < 85_000
     assert "eighty thousand runs" in changelog and "sixteen models" in changelog
     assert len([name for name in records["regression-models"].summary if "depth" in name]) == 16
-    for page in (readme, changelog, *((BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "teaching", "notation"))):
+    pages = [(BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "map", "teaching", "notation")]
+    for page in (readme, changelog, *pages):
         words = re.sub(r"`[^`]*`|\$.*?\$|Python 3\.\d+|CC BY 4\.0|## \d\.\d\.\d|\{[^}]*\}`[^`]*`", " ", page)
         assert set(re.findall(r"\d+\.\d+", words)) <= {f"{hours:.1f}"}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from .figure import COLOURS, DASHES, MARKERS, Figure, panels_of, styled
+from .figure import COLOURS, DASHES, MARKERS, Figure, panels_of, styled, styles_of
 
 MOST_POINTS = 160
 
@@ -18,8 +18,9 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration
           dots: Collection[str] | Mapping[str, str] = (), equal: bool = False) -> Figure:
     """Curves in one panel or several side by side.
 
-    ``panels``: ``{title: {label: (x values, y values)}}``; a label has the same colour and dashes in every panel. Two more
-    sequences of y values, as finite as the first, are the edges of a band behind the curve.
+    ``panels``: ``{title: {label: (x values, y values)}}``; a label has the same colour and dashes in every panel, those of its
+    depth if all labels are "depth N". Two more sequences of y values, as finite as the first, are the edges of a band
+    behind the curve.
     ``scale``: ``"loglog"``, ``"semilogy"``, ``"semilogx"`` or ``"linear"``. ``slopes``: ``{label: slope}`` draws grey
     guides of that slope on log-log axes through the first point of the label's curve. ``markers`` marks the points.
     ``share`` gives all panels one vertical axis. ``dots``: labels drawn as points without a line; a dict
@@ -32,11 +33,12 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration
         raise ValueError(f"{len(own)} curves, but only {len(COLOURS)} styles to tell them apart: draw two figures")
     if isinstance(dots, dict) and not set(dots.values()) <= set(own):
         raise ValueError(f"dots take the colours of {sorted(set(dots.values()) - set(own))}; expected labels of curves: {own}")
+    styles = styles_of(own)
     figure, axes = panels_of(len(panels), height, share)
     for ax, (title, curves) in zip(axes, panels.items()):
         for label, (across, up, *band) in curves.items():
             like = dots[label] if isinstance(dots, dict) and label in dots else label
-            style, logarithmic = own.index(like), scale in ("loglog", "semilogx")
+            style, logarithmic = styles[like], scale in ("loglog", "semilogx")
             if band:
                 edges = [thin(across, edge, logarithmic) for edge in band]
                 ax.fill_between(edges[0][0], edges[0][1], edges[1][1], color=COLOURS[style], alpha=0.2, linewidth=0)

@@ -8,9 +8,14 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle, Rectangle
 
 from .. import chain, conservation, descent, flow, losses, optimizers
-from .figure import COLOURS, DASHES, Figure, panels_of, styled, without_axes
+from .figure import COLOURS, DASHES, OF_DEPTH, Figure, panels_of, styled, without_axes
 
 INK, FAINT = "#333333", "#888888"
+
+
+def colours_of(depths):
+    """The colour that each depth has throughout the book."""
+    return [COLOURS[OF_DEPTH.get(depth, 7)] for depth in depths]
 
 
 def arrow(ax, start, end, colour=INK, width=1.6):
@@ -101,7 +106,7 @@ def walks(depths: Sequence[int] = (1, 2, 3)) -> Figure:
     figure, axes = panels_of(len(depths), height=2.7)
     angle = np.linspace(0, np.pi, 80)
     arc = np.stack([np.cos(angle), np.sin(angle)], -1)
-    for ax, depth, colour in zip(axes, depths, COLOURS):
+    for ax, depth, colour in zip(axes, depths, colours_of(depths)):
         out = 2 * depth / (3 - 2 / depth)
         ax.plot([-1, 1], [0, 0], color=colour, linewidth=2.2)
         ax.plot(*arc.T, color=colour, linewidth=2.2, linestyle=DASHES[1])
@@ -131,7 +136,7 @@ def two_speeds(depths: Sequence[int] = (1, 2, 3), kappa: float = 4.0) -> Figure:
     gains = []
     loss = losses.LpLoss(np.eye(2), [kappa, 1.0], 4, reduction="sum", scale=0.25)
     start, s = torch.tensor([[0.1 * kappa, 0.0]]).double(), np.linspace(0, 1, 120)
-    for depth, colour, dash in zip(depths, COLOURS, DASHES):
+    for depth, colour, dash in zip(depths, colours_of(depths), DASHES):
         c = 2 - 2 / depth
         load = depth * s**c * (1 - s) ** 2
         top, peak = load.max(), s[load.argmax()]
@@ -227,7 +232,8 @@ def directions(widths: Sequence[int] = (1, 2, 3, 4)) -> Figure:
     for x, low, high in zip(places, moved, kept):
         right.text(x, low / 2, str(low), ha="center", va="center", color="black")
         right.text(x, low + high / 2, str(high), ha="center", va="center", color="black")
-    right.set(xticks=places, yticks=range(0, 13, 3), xticklabels=widths, xlabel="hidden units", ylabel="weights", title="2 inputs, 1 output")
+    right.set(xticks=places, yticks=range(0, 13, 3), xticklabels=widths, xlabel="hidden units", ylabel="weights",
+              title="2 inputs, 1 output")
     right.grid(axis="x", visible=False)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
