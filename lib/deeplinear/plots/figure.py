@@ -29,7 +29,7 @@ Given = ParamSpec("Given")
 
 def styles_of(labels: Sequence[str]) -> dict[str, int]:
     """The number of each label's colour, dash and marker: that of its depth if all are "depth N", else in order."""
-    depths = [int(found[1]) if (found := re.fullmatch(r"depth (\d+)", label)) else None for label in labels]
+    depths = [int(found[1]) if (found := re.fullmatch(r"depth (\d+)", label)) else 0 for label in labels]
     if set(depths) <= OF_DEPTH.keys():
         return {label: OF_DEPTH[depth] for label, depth in zip(labels, depths)}
     return {label: place for place, label in enumerate(labels)}

@@ -31,30 +31,30 @@ def arrow_on(ax, path, at, colour):
 
 
 @styled
-def trades(product: float = 0.39, goal: float = 2.0, sizes: Sequence[float] = (0.3, 0.62450, 1.3)) -> Figure:
-    """Two scalar layers in their plane: networks of one product, and the hyperbolas on which gradient flow moves them.
+def trades(starts: Sequence[tuple[float, float]] = ((0.3, 1.3), (0.6245, 0.6245), (1.3, 0.3)), goal: float = 2.0,
+           product: float | None = 0.39, names: tuple[str, str] = ("first layer $w_1$", "second layer $w_2$")) -> Figure:
+    """Two scalar layers in their plane, on the hyperbolas along which gradient flow moves them, to a curve of one product.
 
-    From first layers of the given ``sizes`` and second layers ``product / size`` to the curve of the ``goal``.
-    :prf:ref:`thm-balance-flow`.
+    ``starts``: first and second layer of each network; ``product``: a second curve, where they begin; ``names``: of the axes.
+    :prf:ref:`thm-balance-flow`, :prf:ref:`prop-hyperbola`.
     """
     loss = losses.LpLoss([[1.0]], [goal], p=2, scale=0.5)
     figure, (ax,) = panels_of(1, height=3.9)
-    line = np.linspace(0.05, 2.6, 200)
-    for value, place in ((product, (1.78, product / 1.78)), (goal, (0.98, goal / 0.98))):
-        ax.plot(line, value / line, color=FAINT, linestyle=DASHES[1], linewidth=1.3)
-        ax.annotate(f"$w_2 w_1 = {value:g}$", place, (7, 5), textcoords="offset points", color="#555555")
-    colour = COLOURS[1]  # that of depth 2
-    for size in sizes:
-        start = [torch.tensor([[each]]).double() for each in (size, product / size)]
-        path = flow.layers(loss, start, np.linspace(0, 8, 120)).weights
-        points = np.stack([W[:, 0, 0].numpy() for W in path], -1)
+    reach, colour = 1.77 * goal**0.5, COLOURS[1]  # that of depth 2
+    line = np.linspace(0.05, reach, 200)
+    for value, place in ((product, 0.72 * reach), (goal, 0.39 * reach)):
+        if value is not None:
+            ax.plot(line, value / line, color=FAINT, linestyle=DASHES[1], linewidth=1.3)
+            ax.annotate(f"product {value:g}", (place, value / place), (7, 5), textcoords="offset points", color="#555555")
+    for first, second in starts:
+        path = flow.layers(loss, [torch.tensor([[each]]).double() for each in (first, second)], np.linspace(0, 8, 120)).weights
+        points, D = np.stack([W[:, 0, 0].numpy() for W in path], -1), second**2 - first**2
         ax.plot(*points.T, color=colour, linewidth=2.2)
         arrow_on(ax, points, 0.55, colour)
         ax.plot(*points[0], "o", color=colour, markersize=6)
         ax.plot(*points[-1], "s", color=colour, markersize=6)
-        D = points[0, 1] ** 2 - points[0, 0] ** 2
-        ax.annotate(f"$D = {D + 0.0:.1f}$".replace("-0.0", "0"), points[-1], (9, -3), textcoords="offset points", color=colour)
-    ax.set(xlim=(0, 2.5), ylim=(0, 2.5), aspect="equal", xlabel="first layer $w_1$", ylabel="second layer $w_2$")
+        ax.annotate(f"$D = {D:.1f}$" if abs(D) > 0.05 else "$D = 0$", points[-1], (9, -3), textcoords="offset points", color=colour)
+    ax.set(xlim=(0, reach), ylim=(0, reach), aspect="equal", xlabel=names[0], ylabel=names[1])
     return figure
 
 
@@ -146,6 +146,7 @@ def two_speeds(depths: Sequence[int] = (1, 2, 3), kappa: float = 4.0) -> Figure:
         rate = 0.9 / top * kappa ** (2 / depth - 4)
         layers = chain.balanced_init((2,) + (1,) * depth, chain.seeded(0), W=start)
         run = descent.train(loss, layers, optimizers.GD(rate), 60, rule="end-to-end", keep_weights=True)
+        assert run.history is not None
         path = run.history[0][:, 0].numpy()
         left.plot(run.steps, path[:, 1], color=colour, linestyle=dash)
     right.text(1, 0.92, "safe step, 1 / peak:\n" + ", ".join(gains), ha="right", va="center", color=INK)

@@ -20,7 +20,7 @@ def ellipses(depths: Sequence[float] = (1, 2, 4), radii: Sequence[float] = (0.45
     """
     figure, axes = panels_of(len(depths), height=2.7)
     for ax, depth in zip(axes, depths):
-        colour = COLOURS[OF_DEPTH.get(depth, 7)]
+        colour = COLOURS[OF_DEPTH.get(int(depth), 7)]
         for radius in radii:
             for angle in np.arange(directions) * 360 / directions:
                 point = radius * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
