@@ -132,6 +132,29 @@ def test_every_claim_links_to_its_statement():
         assert f'id="{claim["id"]}"' in read(f'book/{claim["chapter"]}'), address
 
 
+def test_claims_are_set_and_their_sources_linked():
+    text = article("book/claims")
+    rows = re.findall(r"<tr>(.*?)</tr>", text, re.S)[1:]
+    assert len(rows) >= len(CLAIMS) and text.count("<math>") > 300
+    for row in rows[-len(CLAIMS):]:
+        assert re.search(r'<td>(?:here|<a href="references\.html#[^"]+">[A-Z][^<]+ \d{4}</a>)</td>', row), row
+        assert not re.search(r"[\^_]", re.sub(r"<math>.*?</math>|<code>.*?</code>|<[^>]+>", "", row)), row
+
+
+def test_preprints_are_linked_and_the_tests_coloured():
+    text = article("book/references")
+    assert text.count('href="https://arxiv.org/abs/') > 30 and not re.search(r"arXiv:\d", re.sub(r"<a\b.*?</a>", "", text))
+    assert article("book/tests").count('class="k"') > 100
+
+
+def test_captions_hold_where_panels_stand_below_each_other():
+    for page in PAGES:
+        for figure in re.findall(r"<figure\b.*?</figure>", article(page), re.S):
+            if 'class="panels"' in figure:
+                caption = re.sub(r"<[^>]+>", "", figure[figure.index("<figcaption"):])
+                assert not re.search(r"\b(?:[Ll]eft|[Rr]ight)[,:]|\((?:left|middle|right)\)", caption), caption
+
+
 def test_the_front_page_is_reached_from_the_root():
     assert "book/index.html" in (SITE / "index.html").read_text()
 

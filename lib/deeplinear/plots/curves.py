@@ -60,6 +60,10 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration
             ax.set_aspect("equal")
         if markers:
             ax.set_xticks(xs, [f"{value:g}" for value in xs])
+        elif len(panels) > 3 and scale in ("loglog", "semilogx"):  # narrow: room for the ends alone
+            ax.set_xticks([min(xs), max(xs)], [f"{value:g}" for value in (min(xs), max(xs))])
+            for side, tick in zip(("left", "right"), ax.get_xticklabels()):
+                tick.set_horizontalalignment(side)
     axes[0].set_ylabel(y)
     if len(labels) > 1:
         handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
