@@ -120,7 +120,9 @@ def test_chapters_show_their_outputs_and_fold_their_proofs(page):
     assert re.search(rf"Theorem {number}\.\d", text)
     assert len(re.findall(r"<details", text)) >= 3
     assert text.count("holds  ") >= 5 and text.count("fails  ") >= 1
-    assert len(re.findall(r'class="[^"]*\bsolution\b', text)) >= 4
+    assert text.count('<details class="fold solution"') >= 4 and "solution dropdown" not in text
+    checks = re.findall(r'<div class="cell [^"]*\btag_(?:check|control)\b[^>]*>\n(.{30})', text)
+    assert checks and set(checks) == {'<details class="fold code"><su'}
 
 
 def test_every_claim_links_to_its_statement():

@@ -20,7 +20,7 @@ def places(group):
 
 
 def read(svg):
-    """Width and height, axes as (left, right, top, reach of their text and ticks to the left), texts of the legend, and of the figure itself."""
+    """Width and height, axes as (left, right, top, reach of text and ticks to the left), texts of the legend, of the figure itself."""
     root = ElementTree.fromstring(svg)
     width, height = map(float, root.get("viewBox").split()[2:])
     groups = [group for group in root.find(f"{SVG}g[@id='figure_1']") if group.get("id")]
