@@ -61,6 +61,10 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration
         ticks(ax, xs if markers else None)
         if equal:
             ax.set_aspect("equal")
+        if not markers and len(panels) > 3 and scale in ("loglog", "semilogx"):  # narrow: room for the ends alone
+            ax.set_xticks([min(xs), max(xs)], [f"{value:g}" for value in (min(xs), max(xs))])
+            for side, tick in zip(("left", "right"), ax.get_xticklabels()):
+                tick.set_horizontalalignment(side)
     axes[0].set_ylabel(y)
     if len(labels) > 1:
         key(figure, axes, labels)
