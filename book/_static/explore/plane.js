@@ -49,7 +49,7 @@
 
   explore.plane = { gradient, path, axes };
   explore.figure("plane", {
-    panels: [{ ratio: 0.6, label: "Contour lines of a loss of two weights, and from a common start the paths of depth 1 and of the chosen depth to its minimum, with what each makes of a circle of unit gradients" }],
+    panels: [{ ratio: 0.6, least: 220, label: "Contour lines of a loss of two weights, and from a common start the paths of depth 1 and of the chosen depth to its minimum, with what each makes of a circle of unit gradients" }],
     state: { start: [0.12, 0.28], goal: [1.6, 0.8] },
     controls: [range("N", "depth", 1, 8, 1, 3)],
     handles: [{ ...point("start", "start of both paths"), look: { fill: "#333333" } }, { ...point("goal", "minimum of the loss"), look: { fill: "#ffffff" } }],

@@ -201,15 +201,16 @@ window.explore = (() => {
 
   // ---------------------------------------------------------------- the boxes
 
-  // A figure: label, controls, handles, heights of its panels over their widths, draw(panels, state) that returns the sentence below.
+  // A figure: controls, handles, panels with the ratio of height to width and the least height, and draw(panels, state), which
+  // returns the sentence below.
   function build(box, figure) {
     const state = { ...figure.state }, id = `explore-${box.dataset.figure}`, drawing = element("div", box, { className: "drawing" });
     drawing.style.setProperty("--least", figure.least || "100%");
-    const panels = figure.panels.map(({ label, ratio }, k) => {
+    const panels = figure.panels.map(({ label, ratio, least = 190 }, k) => {
       const moves = (figure.handles || []).some((handle) => (handle.panel || 0) === k);
       const svg = make("svg", { role: moves ? "group" : "img", "aria-label": label }, drawing), drawn = make("g", {}, svg);
       const clip = make("path", {}, make("clipPath", { id: `${id}-${k}` }, make("defs", {}, svg)));
-      return { svg, drawn, clip, ratio, id: `${id}-${k}` };
+      return { svg, drawn, clip, ratio, least, id: `${id}-${k}` };
     });
     const caption = element("p", box, { className: "question", textContent: box.dataset.caption ? `${box.dataset.caption} ` : "" });
     element("b", caption, { textContent: "Try it. " });
@@ -219,7 +220,7 @@ window.explore = (() => {
     const redraw = () => {
       for (const panel of panels) {
         panel.W = Math.round(panel.svg.clientWidth) || 460;
-        panel.H = Math.round(Math.max(panel.ratio * panel.W, 190));
+        panel.H = Math.round(Math.max(panel.ratio * panel.W, panel.least));
         panel.svg.setAttribute("viewBox", `0 0 ${panel.W} ${panel.H}`);
         panel.drawn.textContent = "";
       }
