@@ -173,3 +173,20 @@ def test_mending_the_pages_again_changes_nothing():
 def test_search_index_holds_the_chapters():
     index = (SITE / "searchindex.js").read_text()
     assert all(page in index for page in PAGES)
+
+@each_page
+def test_a_page_loads_the_scripts_of_its_own_figures(page):
+    scripts = re.findall(r'<script [^>]*src="[^"]*_static/explore/(\w+)\.js', read(page))
+    figures = dict.fromkeys(re.findall(r'<div class="explore[^>]*data-figure="(\w+)"', read(page)))
+    assert scripts == (["shared", *figures] if figures else [])
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_the_cover_is_live_and_still_on_paper_and_without_scripts(chromium, scripts):
+    page = chromium.new_page(java_script_enabled=scripts)
+    page.goto(f"{SITE.as_uri()}/book/index.html")
+    still, live = page.locator("figure#fig-cover"), page.locator(".explore.instead")
+    assert still.is_visible() != scripts and live.is_visible() == scripts
+    page.emulate_media(media="print")
+    assert still.is_visible() and not live.is_visible()
+    page.close()
