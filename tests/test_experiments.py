@@ -9,8 +9,8 @@ import torch
 
 import deeplinear as dl
 from deeplinear import convnet
-from deeplinear.experiments import (EXPERIMENTS, l4_tries, mnist_balance, mnist_convnet, mnist_tutorial, optimisers,
-                                    phase_diagram, regression_models, relu_balance, train_and_fold, two_scales)
+from deeplinear.experiments import (EXPERIMENTS, l4_tries, mnist_balance, mnist_convnet, mnist_tutorial,
+                                    optimisers, phase_diagram, regression_models, relu_balance, train_and_fold, two_scales)
 
 
 def collected(module, config):

@@ -289,12 +289,12 @@ def verify_and_refuse(module, folder, monkeypatch, capsys):
 
 
 COMPARED = {  # every array of a job that the record keeps something of
-    "layers-and-rule": ("depth 2 width 1 layers", "depth 2 width 3 end-to-end"), "l4-tries": ("gaps",),
-    "l4-printed": ("gaps", "limit"),
+    "layers-and-rule": ("depth 2 width 1 layers", "depth 2 width 3 end-to-end"), "l4-tries": ("gaps",), "l4-printed": ("gaps", "limit"),
     **dict.fromkeys(("regression-edges", "l4-optimisers", "l4-adam", "l4-deeper"), ("paper loss", "fine loss")),
     "regression-depth": ("depth 1 loss", "depth 2 loss", "depth 3 loss"), "relu-balance": ("squares",),
     "regression-models": ("gd depth 1", "gd depth 4 identity", "adam-tensorflow1 depth 2"), "optimisers": ("steps",),
     "phase-diagram": ("steps_to_goal",), "two-scales": ("steps_to_goal",), "pretrained": ("cosines", "grown", "biases"),
     **dict.fromkeys(("mnist-" + name for name in ("convnet", "tutorial", "penalties", "conventions", "one-pass", "stds")),
                     ("data", "penalty")),
-    "mnist-balance": ("start", "drift", "moved"), "train-and-fold": ("rates", "grid", "curve", "ends")}
+    "mnist-balance": ("start", "drift", "moved"), "train-and-fold": ("rates", "grid", "curve", "ends"),
+    "doubled-transformer": ("rates", "steps", "ends", "curve", "rough")}

@@ -67,6 +67,7 @@ def test_a_shake_moves_every_kind_of_data():
     inputs = {"phase-diagram": lambda module, config: module.problem(config, 10, 0.1, 0)[0],
               "relu-balance": lambda module, config: module.problem(config, 0)[0],
               "two-scales": lambda module, _: module.problem(4, 8).X,
+              "doubled-transformer": lambda module, config: module.started(config, "plain", 0).table.weight.detach(),
               "optimisers": lambda module, _: module.problem("least squares", 10)[0].X,
               "pretrained": lambda module, _: module._heads(module.read("made-up")[0], "encoder.layer.", 2, 2, 4)[0]["query"]}
     for name, module in EXPERIMENTS.items():

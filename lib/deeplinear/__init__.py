@@ -6,7 +6,7 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 """
 
 from . import (adapters, asking, attention, chain, checks, conservation, convnet, data, decay, deepening, descent, exact,
-               experiments, factorisation, field, flow, folding, homogeneous, imbalanced, ledger, losses, modes, networks,
+               experiments, factorisation, field, flow, folding, heads, homogeneous, imbalanced, ledger, losses, modes, networks,
                optimizers, plots, polar, preconditioner, products, recorded, shards, sources, stiff, transformer, tuning,
                verification)
 from .asking import ask
@@ -22,7 +22,7 @@ from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
 __all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attention", "balanced_init", "chain", "check", "checks",
            "conservation", "control", "convnet", "data", "decay", "deepen", "deepening", "descent", "end_to_end", "exact",
-           "experiments", "factorisation", "field", "flow", "fold", "folding", "forked", "GD", "Group", "HeavyBall",
+           "experiments", "factorisation", "field", "flow", "fold", "folding", "forked", "GD", "Group", "heads", "HeavyBall",
            "homogeneous", "identity_init", "imbalance", "imbalanced", "integers", "laws", "layer_gradients", "ledger", "losses",
            "LpLoss", "modes", "near_zero_init", "Nesterov", "networks", "normal", "optimizers", "plots", "polar", "Polynomial",
            "preconditioner", "products", "recorded", "seeded", "shards", "slope", "sources", "stiff", "sweep", "table", "train",

@@ -6,7 +6,7 @@ A form f is kept by gradient flow, for every loss, exactly if one step of gradie
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from flint import nmod_mat
 from torch.nn import functional as F
 
 from . import chain, conservation, data, transformer
-from .networks import Law
 
 Parameters = dict[str, torch.Tensor]
 Form = Callable[[Parameters], torch.Tensor]
@@ -58,6 +57,13 @@ def normed(p: Parameters, x: torch.Tensor, post: bool = False) -> torch.Tensor:
     x = F.layer_norm(x, (WIDTH,), p["gain"], p["shift"], 1e-5)
     y = F.gelu(F.linear(x, p["up"], p["bup"]))
     return F.linear(y, p["down"]) + (x if post else 0)
+
+
+def batched(p: Parameters, x: torch.Tensor, frozen: bool = False) -> torch.Tensor:
+    """``up``, a batch norm at epsilon 0, GELU, ``down``; ``frozen``: of the statistics 0 and 1, not those of the batch."""
+    z = F.linear(x, p["up"], p["bup"]).flatten(0, 1)
+    z = z if frozen else (z - z.mean(0)) / z.var(0, correction=0).sqrt()
+    return F.linear(F.gelu(z), p["down"])
 
 
 def stream(p: Parameters, x: torch.Tensor, start: bool = True, eps: float | None = None) -> torch.Tensor:
@@ -161,6 +167,8 @@ def cases() -> list[Case]:
         Case("bilinear, both", lambda p: torch.cat([down_up(p), down_gate(p)]), bilinear, "up's bias",
              lambda p: down_up(p | {"bup": 0 * p["bup"]}), bilinear),
         Case("gain before reading", prenorm, normed, "another reader", prenorm, lambda p, x: normed(p, x, post=True)),
+        Case("weights before BatchNorm", lambda p: unit(p, "up"), batched, "the batch's statistics", lambda p: unit(p, "up"),
+             lambda p, x: batched(p, x, frozen=True)),
         Case("stream, linear readers", _streams, stream, "a stream without data", _streams, lambda p, x: stream(p, x, start=False)),
         Case("stream, RMS readers", _writers, lambda p, x: stream(p, x, eps=0.0), "eps = 0", _writers,
              lambda p, x: stream(p, x, eps=1e-2)),
@@ -173,37 +181,6 @@ def tried(names: Sequence[str] | None = None, seed: int = 0) -> tuple[list[float
     chosen = [data.named("law", name, known) for name in (known if names is None else names)]
     return [defect(case.net, case.kept, seed) for case in chosen], {
         case.name: defect(case.other, case.lost, seed) for case in chosen}
-
-
-def follow(net: torch.nn.Module, laws: Mapping[str, Law], optimizer: transformer.Optimizer, tokens: torch.Tensor, steps: int,
-           generator: torch.Generator, shrink: float = 0.0, parts: int = 10) -> tuple[float, dict[str, torch.Tensor]]:
-    """Train ``net`` on batches of 8 and follow the laws of a copy: the mean loss of the last of ``parts`` equal parts, and for
-    each law, (parts,), how far it is from its value at the start, in units of that value's norm.
-
-    ``shrink``: the share of every parameter that decay takes at a step, lr times weight decay; the law is compared with its
-    value at the start times (1 - shrink)^(2 steps), what decay on all parameters makes of it.
-    """
-    parameters = dict(net.named_parameters())
-    start = {name: law.value(parameters) for name, law in laws.items()}
-    moved: dict[str, list[float]] = {name: [] for name in laws}
-    for part in range(1, parts + 1):
-        losses = transformer.train(net, optimizer, tokens, steps // parts, generator, batch=8)
-        left = (1 - shrink)**(2 * part * (steps // parts))
-        for name, law in laws.items():
-            moved[name].append(((law.value(parameters) - left * start[name]).norm() / start[name].norm()).item())
-    return losses.mean().item(), {name: torch.tensor(values, dtype=torch.float64) for name, values in moved.items()}
-
-
-def two_weights(optimizer: Callable[..., torch.optim.Optimizer], lr: float = 0.005, steps: int = 400) -> torch.Tensor:
-    """The path, (2, steps), of a query weight and a key weight from (2, 0.1) towards the score 1, loss (ab - 1)^2 / 2."""
-    w = torch.tensor([2.0, 0.1], dtype=torch.float64, requires_grad=True)
-    moving, path = optimizer([w], lr=lr), []
-    for _ in range(steps):
-        path.append(w.detach().clone())
-        moving.zero_grad()
-        ((w.prod() - 1).square() / 2).backward()
-        moving.step()
-    return torch.stack(path, 1)
 
 
 def rotary(pairs: Sequence[tuple[int, int, int]], still: int = 0) -> list[np.ndarray]:

@@ -137,6 +137,11 @@ def test_emp_depth_two_scales():
         gain = {name: (steps[0] / steps[1:].min()).item() for name, steps in recorded(case).items()}
         assert all(gain[name] > bound for name, bound in zip(("gd", "shampoo", "heavy-ball"), least))
         assert max(gain[name] for name in ("adam", "muon", "normalised", "polar")) < 1.3
+        counts = dl.recorded.load("optimisers", quiet=True).arrays[case]
+        arrives = counts.isfinite().all(-1)
+        best = torch.where(arrives, counts.median(-1).values, torch.inf).argmin(-1)  # (optimisers, depths)
+        beyond = [[int(arrives[i, n].nonzero().max() - best[i, n]) for n in range(4)] for i in (0, -1)]
+        assert max(beyond[0]) == 0 and min(beyond[1]) >= 7  # descent at the edge; Adam at 10^0.7, five, times its best rate
     found = race(("two scales", 8, 500), (-2, 1), ("gd", "shampoo", "adam", "normalised"), (1, 2, 3))
     assert found["gd"][0] > 8 * min(found["gd"][1:]) and found["shampoo"][0] > 4 * min(found["shampoo"][1:])
     assert found["adam"][0] < 1.3 * min(found["adam"][1:]) and found["normalised"][0] < min(found["normalised"][1:])

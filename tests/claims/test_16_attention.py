@@ -6,7 +6,7 @@ import deeplinear as dl
 import numpy as np
 import pytest
 import torch
-from deeplinear import attention, transformer
+from deeplinear import attention, heads, transformer
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import quick, seeds
@@ -102,7 +102,7 @@ def test_prop_rotary_counts_angles_up_to_sign_and_not_those_of_half_a_turn():
 
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_thm_scale_shift(seed):
-    kept, lost = attention.tried(["norm of a query head", "stream, RMS readers", "key bias"], seed)
+    kept, lost = attention.tried(["norm of a query head", "stream, RMS readers", "key bias", "weights before BatchNorm"], seed)
     assert max(kept) < 1e-13 and min(lost.values()) > 1e-6
     w = dl.normal(6, generator=generator(seed)).requires_grad_()
     x, u = dl.normal(6, generator=generator(seed + 1)), dl.normal(6, generator=generator(seed + 2))
@@ -143,7 +143,7 @@ def test_thm_gates_of_layers():
 def test_every_row_of_the_table_holds_and_fails():
     for seed in (6, 7):
         kept, lost = attention.tried(seed=seed)
-        assert len(kept) == len(lost) == 14 and max(kept) < 1e-13
+        assert len(kept) == len(lost) == 15 and max(kept) < 1e-13
         assert min(lost.values()) > 1e-9 and sorted(lost.values())[2] > 1e-3  # two are single numbers, small by chance
     with pytest.raises(ValueError, match="queries and keys"):
         attention.tried(["queries and kyes"])
@@ -155,7 +155,7 @@ def followed(make, steps, shrink=0.0, seed=7):
     laws = {str(law): law for law in dl.laws(net, tokens[:32].reshape(2, 16)) if law.gram}
     assert len(laws) == 2
     copied = copy.deepcopy(net)
-    loss, moved = attention.follow(copied, laws, make(list(copied.parameters())), tokens, steps, dl.seeded(1), shrink, parts=2)
+    loss, moved = heads.follow(copied, laws, make(list(copied.parameters())), tokens, steps, dl.seeded(1), shrink, parts=2)
     return copied, loss, torch.stack([values[-1] for values in moved.values()])
 
 
@@ -189,7 +189,46 @@ def test_emp_pretrained():
 
 
 def test_paths_of_two_weights():
-    descent, adam = (attention.two_weights(kind) for kind in (optim.SGD, optim.Adam))
+    descent, adam = (heads.two_weights(kind) for kind in (optim.SGD, optim.Adam))
     kept = [path[0].square() - path[1].square() for path in (descent, adam)]
     assert (kept[0] - 3.99).abs().max() < 0.02 and (kept[1] - 3.99).abs().max() > 0.3
     assert all(abs(path[0, -1] * path[1, -1] - 1) < 0.05 for path in (descent, adam))
+
+
+def test_weights_before_a_batch_norm_grow_at_every_step():
+    g = generator(11)
+    w, x = dl.normal(4, generator=g).requires_grad_(), dl.normal(20, 4, generator=g)
+    aim, frozen = dl.normal(20, generator=g), (x @ w.detach()).mean()
+    for batch in (True, False):
+        z = x @ w
+        z = (z - z.mean()) / z.var(correction=0).sqrt() if batch else z - frozen
+        dw, = torch.autograd.grad((z - aim).square().mean(), w)
+        grown = (w - 0.3 * dw).square().sum() - w.square().sum() - 0.09 * dw.square().sum()
+        assert (abs(grown) < 1e-13) == batch
+
+
+def test_a_cap_on_the_scores_moves_the_key_bias():
+    g = generator(12)
+    q, k, v = dl.normal(3, 5, 2, generator=g)
+    for cap in (lambda z: z, lambda z: 2 * torch.tanh(z / 2)):
+        bias = torch.zeros(2).double().requires_grad_()
+        (cap(q @ (k + bias).T).softmax(-1) @ v).square().sum().backward()
+        assert (bias.grad.abs().max() < 1e-14) == (cap(torch.tensor(3.0)) == 3)
+
+
+def test_decay_on_matrices_leaves_vectors_and_tables_are_matrices():
+    parameters = [torch.nn.Parameter(torch.ones(shape, dtype=torch.float64)) for shape in ((2, 3), (3,))]
+    rule = heads.on_matrices(parameters, 0.1, weight_decay=0.5)
+    for W in parameters:
+        W.grad = torch.zeros_like(W)
+    rule.step()
+    assert (parameters[0] == 0.95).all() and (parameters[1] == 1).all()
+
+
+def test_the_rows_of_the_table_of_pretrained_heads():
+    record = dl.recorded.load("pretrained", quiet=True)
+    rows = heads.alignment(record, {"antiberty": "A"})
+    assert [row[:3] for row in rows] == [["A", "q, k", 64], ["A", "biases", 64], ["A", "o, v", 64]]
+    cosines, rotated = (record.arrays[f"antiberty {part}"] for part in ("cosines", "rotated"))
+    assert rows[1][3] == cosines[2].median() and rows[2][4] == (cosines[1] > rotated[1, 0]).sum() == 63
+    assert rows[0][6] == record.arrays["antiberty grown"][0].median()

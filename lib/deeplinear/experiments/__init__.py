@@ -11,15 +11,16 @@ result says. What it imports from this package settles its result
 """
 
 from .. import data
-from . import (l4_adam, l4_deeper, l4_optimisers, l4_printed, l4_tries, layers_and_rule, mnist_balance,
-               mnist_conventions, mnist_convnet, mnist_one_pass, mnist_penalties, mnist_stds, mnist_tutorial,
+from . import (doubled_transformer, l4_adam, l4_deeper, l4_optimisers, l4_printed, l4_tries, layers_and_rule,
+               mnist_balance, mnist_conventions, mnist_convnet, mnist_one_pass, mnist_penalties, mnist_stds, mnist_tutorial,
                optimisers, phase_diagram, pretrained, regression_depth, regression_edges, regression_models, relu_balance,
                train_and_fold, two_scales)
 
 EXPERIMENTS = {module.NAME: module for module in (
     layers_and_rule, regression_depth, regression_edges, l4_tries, l4_printed, regression_models, l4_optimisers, l4_adam,
     l4_deeper, phase_diagram, two_scales, mnist_convnet, mnist_tutorial, mnist_penalties, mnist_conventions,
-    mnist_one_pass, mnist_stds, mnist_balance, relu_balance, optimisers, pretrained, train_and_fold)}
+    mnist_one_pass, mnist_stds, mnist_balance, relu_balance, optimisers, pretrained, train_and_fold,
+    doubled_transformer)}
 
 
 def data_of(module, config, download=True):
