@@ -30,10 +30,10 @@ book: _build/html/.built
 	@$(BIN)/python -c "from pathlib import Path; print('the book:', Path('_build/html/index.html').absolute().as_uri())"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py --ignore=tests/test_browser.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py --ignore=tests/test_browser.py --ignore=tests/test_touch.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval book
 	$(MAKE) --no-print-directory book
-	$(BIN)/python -m pytest -n 2 tests/test_site.py tests/test_browser.py
+	$(BIN)/python -m pytest -n 2 tests/test_site.py tests/test_browser.py tests/test_touch.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check

@@ -281,7 +281,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(chromium, mode):
         summary.focus()
         page.keyboard.press("Enter")
         assert page.locator(".bd-article details").first.evaluate("box => box.open")
-        slider, said = page.locator(".explore input").first, page.locator(".explore p").first
+        slider, said = page.locator(".explore input").first, page.locator(".explore .said").first
         before = said.text_content()
         slider.focus()
         page.keyboard.press("ArrowRight")

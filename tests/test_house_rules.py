@@ -44,19 +44,19 @@ EXPERT = ("expert", "(sec-expert)=\n## For the expert\n\n" + "word " * 4000)
 
 
 def test_the_section_for_the_expert_is_cut_from_its_heading_to_the_sources(tmp_path):
-    page = chapter(tmp_path, *code("a", 12), EXPERT, *code("b", 30), ("more", "### Further"), SOURCES)
+    page = chapter(tmp_path, *code("a", 14), EXPERT, *code("b", 30), ("more", "### Further"), SOURCES)
     left = house.without_expert(house.cells(page))
-    assert [cell["id"] for cell in left] == [f"a-{i}" for i in range(12)] + ["sources"]
+    assert [cell["id"] for cell in left] == [f"a-{i}" for i in range(14)] + ["sources"]
     unlike = ("said", "See *For the expert*."), ("a-comment", "## For the expert\n1", "1")
-    page = chapter(tmp_path, *code("a", 12), *unlike, SOURCES)
-    assert len(house.without_expert(house.cells(page))) == 15
+    page = chapter(tmp_path, *code("a", 14), *unlike, SOURCES)
+    assert len(house.without_expert(house.cells(page))) == 17
 
 
 def test_cells_for_the_expert_do_not_count_but_must_be_short(tmp_path):
-    house.test_cells_are_short(chapter(tmp_path, *code("a", 12), EXPERT, *code("b", 30), SOURCES))
-    for cells in ([*code("a", 12), ("other", "## For everybody"), *code("b", 30), SOURCES], [EXPERT, *code("a", 12), SOURCES],
-                  [*code("a", 12), EXPERT, *code("b", 1, lines=13), SOURCES],
-                  [*code("a", 12), EXPERT, *code("b", 13, lines=9), SOURCES]):
+    house.test_cells_are_short(chapter(tmp_path, *code("a", 14), EXPERT, *code("b", 30), SOURCES))
+    for cells in ([*code("a", 14), ("other", "## For everybody"), *code("b", 30), SOURCES], [EXPERT, *code("a", 14), SOURCES],
+                  [*code("a", 14), EXPERT, *code("b", 1, lines=13), SOURCES],
+                  [*code("a", 14), EXPERT, *code("b", 15, lines=9), SOURCES]):
         with pytest.raises(AssertionError):
             house.test_cells_are_short(chapter(tmp_path, *cells))
 
@@ -65,7 +65,7 @@ def test_words_for_the_expert_do_not_count_after_the_exercises_and_nowhere_else(
     house.test_frame(chapter(tmp_path, *frame()))
     house.test_frame(chapter(tmp_path, *frame(expert=[EXPERT])))
     further = [EXPERT, ("further", "## Further\n\nMore.")]
-    for cells in (frame(before_exercises=[EXPERT]), frame(expert=further), frame(words=5000), frame(expert=[EXPERT], words=1000),
+    for cells in (frame(before_exercises=[EXPERT]), frame(expert=further), frame(words=5000), frame(expert=[EXPERT], words=900),
                   frame(expert=[EXPERT, EXPERT]), frame(exercise_end="\n\n## For the expert\n\nMore."),
                   frame()[:4] + [EXPERT] + frame()[4:], [*frame(), EXPERT], [*frame(), further[1]]):
         with pytest.raises(AssertionError):

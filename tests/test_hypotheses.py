@@ -10,7 +10,7 @@ from test_notebooks import BOOK, CHAPTERS, CLAIMS, cells, source
 ROWS = yaml.safe_load((Path(__file__).parent / "claims" / "hypotheses.yml").read_text())
 STATEMENTS = {claim["id"]: claim for claim in CLAIMS}
 SUMMARIES = {page.stem: source(next(cell for cell in cells(page) if cell["id"] == "remember")) for page in CHAPTERS}
-SUMMARIES |= {name: (BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "teaching")}
+SUMMARIES |= {name: (BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "map", "teaching")}
 
 
 def line_of(row):

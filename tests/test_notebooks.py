@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import deeplinear as dl
+import reading
 from refresh import normal_form
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -138,10 +139,8 @@ def test_frame(page):
     marks = ["# ", "You will learn", "**You need**", "## What to remember", "## Exercises", "## Sources and history"]
     places = [words.find(mark) for mark in marks]
     assert -1 not in places and places == sorted(places)
-    reading = re.sub(r"\$.*?\$", " ", words[:places[4]], flags=re.S)
-    assert len(reading.split()) <= 3200
-    without_proofs = re.sub(r":::\{dropdown\} Proof.*?\n:::", "", reading, flags=re.S)
-    assert 1100 <= len(without_proofs.split()) <= 2100
+    assert reading.words(words[:places[4]], proofs=True) <= 3200
+    assert 1000 <= reading.words(words[:places[4]]) <= 2100
     exercises = re.findall(r":::\{exercise\}.*?\n:label: (\S+)", words)
     assert 4 <= len(exercises) <= 6
     for label in exercises:
@@ -295,6 +294,7 @@ def test_numbers_outside_the_chapters():
     assert 80_000 <= runs < 85_000
     assert "eighty thousand runs" in changelog and "sixteen models" in changelog
     assert len([name for name in records["regression-models"].summary if "depth" in name]) == 16
-    for page in (readme, changelog, *((BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "teaching", "notation"))):
+    pages = [(BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "map", "teaching", "notation")]
+    for page in (readme, changelog, *pages):
         words = re.sub(r"`[^`]*`|\$.*?\$|Python 3\.\d+|CC BY 4\.0|## \d\.\d\.\d|\{[^}]*\}`[^`]*`", " ", page)
         assert set(re.findall(r"\d+\.\d+", words)) <= {f"{hours:.1f}"}

@@ -24,8 +24,8 @@ def test_a_single_panel_stays_whole():
 
 def test_each_panel_keeps_its_labels_and_no_piece_of_the_next():
     first, second, below = PANELS["views"](picture((40, 250, 17, 150, 5), (300, 500, 17, 150, 270), legend=[(150, 205), (250, 205)]))
-    assert first == [(0, 0, 260, 196)] and second == [(267, 0, 504 - 267, 196)]
-    assert below == [(114, 196, 504 - 2 * 114, 20)]
+    assert first == [(0, 0, 260, 194)] and second == [(265, 0, 504 - 265, 194)]
+    assert below == [(114, 194, 504 - 2 * 114, 22)]
 
 
 def test_a_shared_scale_is_drawn_with_each_panel():

@@ -120,7 +120,9 @@ def test_chapters_show_their_outputs_and_fold_their_proofs(page):
     assert re.search(rf"Theorem {number}\.\d", text)
     assert len(re.findall(r"<details", text)) >= 3
     assert text.count("holds  ") >= 5 and text.count("fails  ") >= 1
-    assert len(re.findall(r'class="[^"]*\bsolution\b', text)) >= 4
+    assert text.count('<details class="fold solution"') >= 4 and "solution dropdown" not in text
+    checks = re.findall(r'<div class="cell [^"]*\btag_(?:check|control)\b[^>]*>\n(.{30})', text)
+    assert checks and set(checks) == {'<details class="fold code"><su'}
 
 
 def test_every_claim_links_to_its_statement():
@@ -130,6 +132,29 @@ def test_every_claim_links_to_its_statement():
         name = re.search(rf'href="{re.escape(address)}" title="{claim["id"]}">([^<]+)</a>', text)[1]
         assert re.fullmatch(rf'[A-Z][a-z]+ {int(claim["chapter"][:2])}\.[\d.]+', name), (address, name)
         assert f'id="{claim["id"]}"' in read(f'book/{claim["chapter"]}'), address
+
+
+def test_claims_are_set_and_their_sources_linked():
+    text = article("book/claims")
+    rows = re.findall(r"<tr>(.*?)</tr>", text, re.S)[1:]
+    assert len(rows) >= len(CLAIMS) and text.count("<math>") > 300
+    for row in rows[-len(CLAIMS):]:
+        assert re.search(r'<td>(?:here|<a href="references\.html#[^"]+">[A-Z][^<]+ \d{4}</a>)</td>', row), row
+        assert not re.search(r"[\^_]", re.sub(r"<math>.*?</math>|<code>.*?</code>|<[^>]+>", "", row)), row
+
+
+def test_preprints_are_linked_and_the_tests_coloured():
+    text = article("book/references")
+    assert text.count('href="https://arxiv.org/abs/') > 30 and not re.search(r"arXiv:\d", re.sub(r"<a\b.*?</a>", "", text))
+    assert article("book/tests").count('class="k"') > 100
+
+
+def test_captions_hold_where_panels_stand_below_each_other():
+    for page in PAGES:
+        for figure in re.findall(r"<figure\b.*?</figure>", article(page), re.S):
+            if 'class="panels"' in figure:
+                caption = re.sub(r"<[^>]+>", "", figure[figure.index("<figcaption"):])
+                assert not re.search(r"\b(?:[Ll]eft|[Rr]ight)[,:]|\((?:left|middle|right)\)", caption), caption
 
 
 def test_the_front_page_is_reached_from_the_root():
@@ -148,3 +173,20 @@ def test_mending_the_pages_again_changes_nothing():
 def test_search_index_holds_the_chapters():
     index = (SITE / "searchindex.js").read_text()
     assert all(page in index for page in PAGES)
+
+@each_page
+def test_a_page_loads_the_scripts_of_its_own_figures(page):
+    scripts = re.findall(r'<script [^>]*src="[^"]*_static/explore/(\w+)\.js', read(page))
+    figures = dict.fromkeys(re.findall(r'<div class="explore[^>]*data-figure="(\w+)"', read(page)))
+    assert scripts == (["shared", *figures] if figures else [])
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_the_cover_is_live_and_still_on_paper_and_without_scripts(chromium, scripts):
+    page = chromium.new_page(java_script_enabled=scripts)
+    page.goto(f"{SITE.as_uri()}/book/index.html")
+    still, live = page.locator("figure#fig-cover"), page.locator(".explore.instead")
+    assert still.is_visible() != scripts and live.is_visible() == scripts
+    page.emulate_media(media="print")
+    assert still.is_visible() and not live.is_visible()
+    page.close()

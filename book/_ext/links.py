@@ -10,10 +10,12 @@ from docutils import nodes
 from sphinx import addnodes
 
 from deeplinear import ledger
+from statements import typeset
 
 ROOT = Path(__file__).parents[2]
 TESTS_PAGE = "book/tests"
 FORMAL_PAGE = "book/formal"
+PREPRINT = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def functions_of_statements():
@@ -67,7 +69,7 @@ def write_the_tests(app, page, source):
         test = "test_" + claim["id"].replace("-", "_")
         source[0] += (f'\n<p id="test-{claim["id"]}"><a href="{chapter}.html#{claim["id"]}">{claim["id"]}</a>: '
                       f'{html.escape(claim["statement"])}</p>\n\n'
-                      f"```{{literalinclude}} {files[test]}\n:pyobject: {test}\n:language: none\n```\n")
+                      f"```{{literalinclude}} {files[test]}\n:pyobject: {test}\n:language: python\n```\n")
 
 
 def write_the_proofs(app, page, source):
@@ -85,13 +87,34 @@ def write_the_proofs(app, page, source):
         source[0] += f"```{{literalinclude}} ../formal/{path.name}\n:language: none\n```\n"
 
 
+def link_the_preprints(app, doctree, page):
+    """In the list of references the number of a preprint is a link to it."""
+    for entry in doctree.findall(nodes.citation):
+        for text in [text for text in entry.findall(nodes.Text) if PREPRINT.search(text)]:
+            parts = PREPRINT.split(text.astext())
+            links = [nodes.reference("", f"arXiv:{number}", refuri=f"https://arxiv.org/abs/{number}", internal=False)
+                     for number in parts[1::2]]
+            texts = [nodes.Text(part) for part in parts[::2]]
+            text.parent.replace(text, [node for pair in zip(texts, [*links, nodes.Text("")]) for node in pair])
+
+
+def sources(app):
+    """Each key of the references as a reader knows it, linked to its place in the list."""
+    found = {}
+    for citation in app.env.get_domain("cite").citations:
+        names = [" ".join(person.last_names) for person in citation.entry.persons.get("author", [])]
+        who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
+        found[citation.key] = f'<a href="references.html#{citation.citation_id}">{who} {citation.entry.fields["year"]}</a>'
+    return found
+
+
 def number_the_claims(app, failure):
-    """In the tables of claims and of tests a claim is called by the number of its statement or section; its label stays as a hint."""
+    """In the tables of claims and of tests a claim is called by the number of its statement or section, its label stays as a hint;
+    its statement has its mathematics set, and its source a link."""
     if failure or app.builder.name != "html":
         return
-    folder = Path(app.outdir) / "book"
-    names = {}
-    for claim in ledger.read():
+    folder, claims, names, known = Path(app.outdir) / "book", ledger.read(), {}, sources(app)
+    for claim in claims:
         page = (folder / f"{claim['chapter']}.html").read_text(encoding="utf-8")
         at = page.find(f' id="{claim["id"]}"')
         found = re.search(r'<span class="(caption|section)-number">([^<]+?)[. ]*</span>', page[at:at + 3000])
@@ -101,6 +124,11 @@ def number_the_claims(app, failure):
         text = path.read_text(encoding="utf-8")
         for label, title in names.items():
             text = re.sub(rf'(<a href="[^"]+#{label}")>{label}</a>', rf'\1 title="{label}">{title}</a>', text)
+        for sentence in (sentence for claim in claims for sentence in (claim["statement"], claim.get("scope")) if sentence):
+            for before, after in (("<td>", ""), ("<small>", "</small>"), ("</a>: ", "</p>")):
+                text = text.replace(before + html.escape(sentence) + after, before + typeset(sentence) + after)
+        for key, link in known.items():
+            text = text.replace(f"<td>{key}</td>", f"<td>{link}</td>")
         path.write_text(text, encoding="utf-8")
 
 
@@ -108,6 +136,7 @@ def setup(app):
     app.functions_of_statements = functions_of_statements()
     app.connect("doctree-read", name_the_functions)
     app.connect("doctree-read", name_the_checks)
+    app.connect("doctree-resolved", link_the_preprints)
     app.connect("source-read", write_the_tests)
     app.connect("source-read", write_the_proofs)
     app.connect("build-finished", number_the_claims)

@@ -21,7 +21,7 @@ THEME_FONTS = re.compile(r"@font-face\s*\{[^}]*fontawesome[^}]*\}")
 UNUSED_SCRIPTS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>')
 SEARCH_SCRIPTS = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')  # for results while one types
 UNUSED_FILES = ("_static/scripts/fontawesome.js*", "_static/**/*.map", "_static/**/*.js.LICENSE.txt", "_static/vendor/fontawesome",
-                "_static/fonts/*.woff2", "_static/sphinx-thebe.*", "_static/*webpack-macros.html")
+                "_static/fonts/*.woff2", "_static/sphinx-thebe.*", "_static/togglebutton.*", "_static/*webpack-macros.html")
 
 
 def write_fonts(app):
@@ -53,7 +53,7 @@ def drop_unused(app, failure):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-# Jupyter Book always loads thebe, which names a script on a public server; without a kernel it has no use.
+# Jupyter Book always loads thebe, which names a script on a public server; without a kernel it has no use. Folds need no script.
 
 
 def drop_thebe_nodes(app, doctree, page):
@@ -64,8 +64,8 @@ def drop_thebe_nodes(app, doctree, page):
 
 def drop_thebe_files(app, page, template, context, doctree):
     for kind in ("script_files", "css_files"):
-        context[kind] = [file for file in context[kind] if "thebe" not in str(getattr(file, "filename", "") or "")
-                         and "thebe" not in str(getattr(file, "attributes", {}).get("body", ""))]
+        context[kind] = [file for file in context[kind] if not any(
+            name in f"{getattr(file, 'filename', '')} {getattr(file, 'attributes', {}).get('body', '')}" for name in ("thebe", "toggle"))]
 
 
 def mend_single_page(app):

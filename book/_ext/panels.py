@@ -8,6 +8,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 IMAGE = re.compile(r'(<img\b[^>]*\bsrc="([^"]*_images/[^"/]+\.svg)"[^>]*>)(?!<span class="panels")')
 MARGIN = 10  # points that a tick label may stand out beyond its axes
 HANDLE = 36  # the line before the words of a legend
+RISE = 11  # of the words of a legend above their line
 TITLE = 17  # above the axes, for the panel's name
 SHARED = 20  # axes closer than this have their vertical scale on the first of the row alone
 
@@ -19,7 +20,7 @@ def places(group):
 
 
 def read(svg):
-    """Width and height, axes as (left, right, top, reach of their text to the left), texts of the legend, and of the figure itself."""
+    """Width and height, axes as (left, right, top, reach of text and ticks to the left), texts of the legend, of the figure itself."""
     root = ElementTree.fromstring(svg)
     width, height = map(float, root.get("viewBox").split()[2:])
     groups = [group for group in root.find(f"{SVG}g[@id='figure_1']") if group.get("id")]
@@ -28,7 +29,7 @@ def read(svg):
         if group.get("id").startswith("axes_"):
             numbers = [float(number) for number in re.findall(r"-?[\d.]+", group.find(f"{SVG}g/{SVG}path").get("d"))]
             left, right, top = min(numbers[::2]), max(numbers[::2]), round(min(numbers[1::2]))
-            axes.append((left, right, top, min([left, *(x for x, _ in places(group))]) - 3))
+            axes.append((left, right, top, min([left, *(x for x, _ in places(group))]) - 5))
     legend, own = (sum([places(group) for group in groups if group.get("id").startswith(kind)], []) for kind in ("legend_", "text_"))
     return width, height, axes, legend, own
 
@@ -38,7 +39,7 @@ def views(svg):
     width, height, axes, legend, own = read(svg)
     if len(axes) < 2:
         return []
-    foot = min((y for _, y in legend), default=height + 9) - 9
+    foot = min((y for _, y in legend), default=height + RISE) - RISE
     tops = sorted({top for _, _, top, _ in axes})
     begins = {top: max(0, top - TITLE) for top in tops}
     boxes = [[(x - 3, 0, width - 2 * x + 6, begins[tops[0]])] for x, y in own if y < begins[tops[0]]]

@@ -1,7 +1,6 @@
 // On paper everything is open.
 window.addEventListener("beforeprint", () => {
   document.querySelectorAll("details").forEach((box) => { box.open = true; });
-  document.querySelectorAll(".toggle-hidden").forEach((box) => box.classList.remove("toggle-hidden"));
 });
 
 // The tables of claims and of runs sort by the column whose head is pressed, again to turn the order round.

@@ -149,7 +149,7 @@ def test_emp_mnist():
     for name in ("deep", "deep, new not penalised"):
         for level, recorded in zip(record.config["levels"], nets[name]["steps_to"]):
             assert abs(steps_to(record, name, level) - recorded) <= 1
-            assert 2 / 3 < steps_to(record, "original", level) / steps_to(record, name, level) < 1
+            assert 2 / 3 < steps_to(record, "original", level) / steps_to(record, name, level) < 1.05
         assert nets[name]["least"] < nets["original"]["most"]
     for name, rates in (("original", (0.05, 0.4)), ("deep", (0.05, 0.4))):  # the best rate lies inside its window
         assert rates[0] < nets[name]["best_rate"] < rates[1]
@@ -163,7 +163,7 @@ def test_emp_new_std():
     _, nets = recorded_nets()
     small, large = (nets[f"deep, std {std}"] for std in (0.001, 0.5))
     assert small["loss"] < 1.5 * nets["original"]["loss"] and small["most"] < nets["original"]["most"]
-    assert large["least"] > 3 * nets["original"]["most"] and large["steps_to"][1] is None
+    assert large["least"] > 2.5 * nets["original"]["most"] and large["steps_to"][1] is None
 
 
 def test_emp_product():
@@ -174,7 +174,7 @@ def test_emp_product():
         ratios = np.array(nets["original"]["steps_to"]) / np.array(nets[name]["steps_to"])
         assert (0.9 < ratios).all() and (ratios < 1.5).all() and nets[name]["least"] < nets["original"]["least"]
     folded = np.array(nets["original"]["steps_to"]) / np.array(nets["original, folded start"]["steps_to"])
-    assert nets["original, folded start"]["loss"] > 1.2 * nets["original"]["loss"] and folded[-1] < 0.9
+    assert (folded < 0.9).all() and nets["original, folded start"]["least"] > nets["original"]["most"]
     lost = [run["loss"] is None for run in record.metrics if run["model"] == "deep, no momentum"]
     assert sum(lost) > 10 and record.summary["deep, no momentum"] == {"best_rate": None}
     assert nets["original, no momentum"]["best_rate"] == 0.1  # the control: the original has a rate

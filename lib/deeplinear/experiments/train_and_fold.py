@@ -234,8 +234,8 @@ def label(job):
 def collect(config, jobs, results):
     """For every job, named as by :func:`label`, the arrays ``<name> rates``, ``grid``, ``curve``, ``ends``; and ``at``.
     Summary: for every job its ``rate``, whether it lies inside the grid, ``fold`` (the largest of the starts that
-    lived), ``parameters``, the median ends ``learnt`` and ``others``, and for a deepened network ``ratios``, its losses over the plain one's, paired, on the
-    rows learnt from and on the others: mean and 95 % interval."""
+    lived), ``parameters``, the median ends ``learnt`` and ``others``, and for a deepened network ``ratios``, its losses
+    over the plain one's, paired, on the rows learnt from and on the others: mean and 95 % interval."""
     arrays, metrics, summary = {"at": torch.as_tensor(results[0]["at"])}, [], {}
     ends = {label(job): torch.as_tensor(result["ends"]) for job, result in zip(jobs, results)}
     for job, result in zip(jobs, results):

@@ -3,7 +3,7 @@
 import functools
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec
 
 import matplotlib
@@ -23,7 +23,16 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555", "#e69f00", "#5
 DASHES = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.2, 1.2)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)),
           (0, (1, 2.5)), (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+OF_DEPTH = {1: 0, 2: 1, 3: 2, 4: 3, 8: 4, 6: 5, 5: 6}  # a depth has one colour and one dash in every figure
 Given = ParamSpec("Given")
+
+
+def styles_of(labels: Sequence[str]) -> dict[str, int]:
+    """The number of each label's colour, dash and marker: that of its depth if all are "depth N", else in order."""
+    depths = [int(found[1]) if (found := re.fullmatch(r"depth (\d+)", label)) else 0 for label in labels]
+    if set(depths) <= OF_DEPTH.keys():
+        return {label: OF_DEPTH[depth] for label, depth in zip(labels, depths)}
+    return {label: place for place, label in enumerate(labels)}
 
 
 class Figure(_Figure):

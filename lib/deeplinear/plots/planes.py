@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Ellipse
 
 from .. import field, flow, losses
-from .figure import COLOURS, DASHES, Figure, panels_of, styled, without_axes
+from .figure import COLOURS, DASHES, OF_DEPTH, Figure, panels_of, styled, without_axes
 
 
 @styled
@@ -19,7 +19,8 @@ def ellipses(depths: Sequence[float] = (1, 2, 4), radii: Sequence[float] = (0.45
     One panel for each depth; points at ``radii`` in evenly spaced ``directions``. :prf:ref:`cor-single-output`.
     """
     figure, axes = panels_of(len(depths), height=2.7)
-    for ax, depth, colour in zip(axes, depths, COLOURS):
+    for ax, depth in zip(axes, depths):
+        colour = COLOURS[OF_DEPTH.get(int(depth), 7)]
         for radius in radii:
             for angle in np.arange(directions) * 360 / directions:
                 point = radius * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
@@ -79,7 +80,8 @@ def cover() -> Figure:
     levels = loss.value(torch.from_numpy(np.stack([x, y], -1))[..., None, :]).numpy()
     ax.contour(x, y, levels, levels=np.geomspace(1e-4, 5, 14), colors="#b5b5b5", linewidths=0.7)
     times = np.concatenate([[0], np.geomspace(0.02, 300, 200)])
-    for style, depth in enumerate((1, 3)):
+    for depth in (1, 3):
+        style = OF_DEPTH[depth]
         path = flow.end_to_end(loss, start, depth, times).end_to_end[:, 0].numpy()
         ax.plot(*path.T, color=COLOURS[style], linestyle=DASHES[style], label=f"depth {depth}")
         length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])

@@ -1,0 +1,40 @@
+// Chapter 12: two scalar layers on their hyperbola, and off it.
+"use strict";
+(() => {
+  const { GREY, ink, fixed, frame, curve, dot, legend, spaced, range, power, clamp } = explore;
+
+  // Two scalar layers v, then u, on (uv - 1)^2 / 2: the path of gradient descent.
+  function hyperbola(v, u, step, steps) {
+    const path = [[v, u]];
+    for (let t = 0; t < steps; t++) {
+      const e = u * v - 1;
+      [v, u] = [v - step * e * u, u - step * e * v];
+      path.push([v, u]);
+    }
+    return path;
+  }
+
+  explore.hyperbola = hyperbola;
+  explore.figure("hyperbola", {
+    panels: [{ ratio: 0.62, least: 310, label: "In the plane of the layers u and v gradient descent to the curve of minima uv = 1, and the hyperbola that gradient flow would follow" }],
+    controls: [range("step", "step", -2, 0.2, 0.05, -0.6, power), range("u", "start, u", -1.5, 2, 0.05, 1.4), range("v", "start, v", -1.5, 2, 0.05, -1)],
+    handles: [{ label: "start of the descent", look: { fill: "#333333" }, place: ({ u, v }) => [u, v],
+                move: (state, [a, b]) => { state.u = +clamp(a, -1.5, 2).toFixed(2); state.v = +clamp(b, -1.5, 2).toFixed(2); } }],
+    draw([panel], { u, v, step }) {
+      frame(panel, [-1.7, 2.3], [-1.7, 2.3], { x: "u", y: "v", equal: true });
+      const along = spaced(-4, 4, 321), Q = u * u - v * v;
+      for (const sign of [1, -1]) {
+        curve(panel, spaced(0.1, 8, 400).map((x) => [sign * x, sign / x]), GREY);
+        curve(panel, Q >= 0 ? along.map((y) => [sign * Math.sqrt(Q + y * y), y]) : along.map((x) => [x, sign * Math.sqrt(x * x - Q)]),
+              { ...ink(1), "stroke-width": 1.6 });
+      }
+      const path = hyperbola(v, u, 10 ** step, 400), [d, c] = path[path.length - 1];
+      curve(panel, path.map(([y, x]) => [x, y]), ink(0));
+      for (const [y, x] of path.slice(0, 60)) dot(panel, [x, y], { r: 2.6, fill: explore.COLOURS[0] });
+      legend(panel, [[0, "descent"], [1, "flow"], [GREY, "minima"]], { right: false, bottom: true });
+      return Number.isFinite(c * d) && Math.abs(c * d) < 1e6
+        ? `The imbalance D = u\u00b2 \u2212 v\u00b2 goes from ${fixed(Q)} to ${fixed(c * c - d * d)} in 400 steps; the product ends at ${fixed(c * d)}.`
+        : `The imbalance D = u\u00b2 \u2212 v\u00b2 starts at ${fixed(Q)}; the run diverges.`;
+    },
+  });
+})();

@@ -1,0 +1,97 @@
+"""Code that a student reads: short lines, one name one thing, and nothing that leaks out of a loop into another cell."""
+
+import ast
+
+import pytest
+
+from test_notebooks import CHAPTERS, cells, source
+
+LONGEST = 60
+LONG = {"01-warm-up": 104, "02-balanced-layers": 166, "03-end-to-end": 187, "04-preconditioner": 103, "05-not-a-gradient": 115,
+        "06-what-it-is": 113, "07-when-depth-helps": 86, "08-regression": 126, "09-going-deeper": 97, "10-convnet": 133,
+        "11-homogeneous": 128, "12-factorisation": 162, "13-how-many-laws": 121, "14-since-2018": 138, "15-optimisers": 1,
+        "16-attention": 1}  # lines above LONGEST that are still to be written anew
+LEAKING = {"18-what-breaks-balance": {"a", "b"}}
+SCOPES = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def own(node):
+    """The nodes under one, without what stands in a scope of its own."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, SCOPES):
+            yield from own(child)
+
+
+def bound(nodes):
+    """The names that are given a value."""
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def looped(statement):
+    """The names that a loop binds: its variables, and what its body assigns."""
+    loops = [node for node in (statement, *own(statement)) if isinstance(node, (ast.For, ast.While))]
+    return {name for loop in loops for name in bound(own(loop))}
+
+
+def taken(code):
+    """The names that this cell reads before it binds them itself, those in functions and comprehensions included."""
+    found, known = set(), set()
+    for statement in ast.parse(code).body:
+        local = set()
+        for node in ast.walk(statement):
+            if isinstance(node, SCOPES[3:]):
+                local |= bound(ast.walk(node))
+            elif isinstance(node, SCOPES[:2]):
+                local |= {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+                local |= bound(ast.walk(node)) if isinstance(node, ast.FunctionDef) else set()
+        read = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        inside = bound(own(statement)) if isinstance(statement, (ast.For, ast.While, ast.With)) else set()
+        found |= read - local - known - inside
+        known |= bound(own(statement)) | ({statement.name} if isinstance(statement, ast.FunctionDef) else set())
+    return found
+
+
+def leaks(codes):
+    """``(cell, name, from cell)`` for what one cell reads and the loop of an earlier one bound last."""
+    last: dict[str, str] = {}
+    for name, code in codes:
+        yield from ((name, each, last[each]) for each in sorted(taken(code)) if last.get(each))
+        for statement in ast.parse(code).body:
+            last |= {each: "" for each in bound([statement, *own(statement)])}
+            last |= {each: name for each in looped(statement)}
+
+
+def long_lines(codes):
+    """The cells with a line that is too long, and how many such lines they have."""
+    counts = {name: sum(len(line) > LONGEST for line in code.splitlines()) for name, code in codes}
+    return {name: count for name, count in counts.items() if count}
+
+
+def read(page):
+    return [(cell["id"], source(cell)) for cell in cells(page, "code")]
+
+
+each_chapter = pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+
+
+@each_chapter
+def test_no_cell_reads_what_a_loop_of_another_bound(page):
+    assert {name for _, name, _ in leaks(read(page))} <= LEAKING.get(page.stem, set())
+
+
+@each_chapter
+def test_lines_are_short(page):
+    """A chapter in LONG has at most as many long lines as stands there; none is added, and the list shrinks."""
+    assert sum(long_lines(read(page)).values()) <= LONG.get(page.stem, 0), long_lines(read(page))
+
+
+@pytest.mark.parametrize("codes, found", [
+    (["for a in x: pass", "print(a)"], ["a"]), (["for i in x:\n    loss = f(i)", "loss + 1"], ["loss"]),
+    (["for a in x: pass", "a = 1\nprint(a)"], []), (["for a in x: pass\na = 2", "print(a)"], []),
+    (["for a in x: pass", "b = 1", "print([a for a in y])"], []), (["for a in x: pass", "a = 3", "print(a)"], []),
+    (["rows = []\nfor a in x:\n    rows.append(a)", "print(rows)"], []), (["for a in x: pass", "for a in y: print(a)"], []),
+    (["for a in x: pass", "g = lambda a: a\ndef f(b):\n    a = b\n    return a"], []),
+    (["while x:\n    y = g(x)", "def f():\n    return y"], ["y"])])
+def test_a_leak_is_found(codes, found):
+    assert [name for _, name, _ in leaks([(str(i), code) for i, code in enumerate(codes)])] == found
