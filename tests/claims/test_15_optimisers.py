@@ -5,7 +5,7 @@ import dataclasses
 import deeplinear as dl
 import numpy as np
 import torch
-from deeplinear.experiments import optimisers
+from deeplinear.experiments import doubled_transformer, optimisers
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import half_square, quick, seeds, worst
@@ -154,3 +154,16 @@ def test_emp_depth_least_squares():
     found = race(("least squares", 20, 300), (-2, 1), ("gd", "polar", "adam"), (1, 2))
     for name, (one, two) in found.items():
         assert one < 1.05 * two, name
+
+
+def test_emp_doubled_transformer():
+    """The record; and one start of another seed at its rates: the doubled network arrives no sooner."""
+    record, config = dl.recorded.load("doubled-transformer", quiet=True), doubled_transformer.SCALES["full"]
+    assert all(each["interior"] for each in record.summary.values())
+    for rule, _ in config.optimisers:
+        steps = {}
+        for kind in config.kinds[:2]:
+            job = {"optimiser": rule, "kind": kind}
+            curve = doubled_transformer.curve(config, job, record.summary[f"{rule} {kind}"]["rate"], seed=11)
+            steps[kind] = doubled_transformer.steps_to_stay(config, curve).item()
+        assert steps["plain"] < 1.2 * steps["balanced"], (rule, steps)
