@@ -1,6 +1,7 @@
 """The built site: complete, whole, and asking nothing of the network. Run after `make book`."""
 
 import html
+import json
 import re
 import runpy
 from pathlib import Path
@@ -170,9 +171,16 @@ def test_mending_the_pages_again_changes_nothing():
             assert re.sub(pattern, replacement, text) == text, (page, pattern)
 
 
-def test_search_index_holds_the_chapters():
-    index = (SITE / "searchindex.js").read_text()
-    assert all(page in index for page in PAGES)
+def test_search_holds_every_page_and_every_statement_without_tex():
+    rows = json.loads((SITE / "_static/search-data.js").read_text(encoding="utf-8").removeprefix("const SEARCHED = ").rstrip(";\n"))
+    addresses = {row[0] for row in rows}
+    assert {f"{page}.html" for page in PAGES} <= addresses
+    for page in CHAPTERS:
+        labels = re.findall(r'<div class="proof [^"]*" id="([^"]+)"', article(page))
+        assert labels and {f"{page}.html#{label}" for label in labels} <= addresses
+    if left := [row for row in rows if re.search(r"\\[a-zA-Z]{2}|<(?:math|span|a)\b", row[2] + row[3])]:
+        pytest.fail(str(left[:2])[:500])
+
 
 @each_page
 def test_a_page_loads_the_scripts_of_its_own_figures(page):

@@ -1,5 +1,8 @@
 """What readers touch on the built pages, in a real browser: tables, folds, search, previews. Run after `make book`."""
 
+import re
+import urllib.parse
+
 import pytest
 
 from test_browser import DENSEST, Visit
@@ -44,3 +47,28 @@ def test_solutions_open_by_keyboard_and_look_like_proofs(chromium):
         solution.focus()
         page.keyboard.press("Enter")
         assert page.locator("details.solution p").first.is_visible()
+
+
+@pytest.mark.parametrize(("query", "first"), [
+    ("balanced", "2. Balanced layers"), ("balanced layers", "2. Balanced layers"), ("Theorem 3.4", "Theorem 3.4 (End-to-end dynamics)"),
+    ("thm 3.4", "Theorem 3.4 (End-to-end dynamics)"), ("Fig. 3.1", "Fig. 3.1"), ("sigma", "Notation"), ("W_N", "Notation"),
+    ("line_integral", "deeplinear.field.line_integral"), ("claims", "Claims")])
+def test_search_ranks_titles_and_finds_symbols_from_the_files(chromium, query, first):
+    with Visit(chromium) as visit:
+        page = visit.page
+        page.goto(f"{SITE.as_uri()}/search.html?q={urllib.parse.quote(query)}")
+        results = page.locator("#search-results li")
+        results.first.wait_for()
+        assert results.first.locator("a").text_content() == first
+        snippets = results.locator("p").all_text_contents()
+        assert not [text for text in snippets if re.search(r"\\\\[a-zA-Z]|\\$", text)]
+        page.locator(".bd-search-container input").fill("%")
+        assert "%" in results.first.locator("mark").first.text_content()
+        assert not visit.errors
+
+
+def test_a_result_of_the_search_leads_to_its_place(chromium):
+    with Visit(chromium) as visit:
+        visit.page.goto(f"{SITE.as_uri()}/search.html?q=Theorem+3.4")
+        visit.page.locator("#search-results a").first.click()
+        visit.page.wait_for_url("**/book/03-end-to-end.html#thm-end-to-end")
