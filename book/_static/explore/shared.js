@@ -201,7 +201,7 @@ window.explore = (() => {
 
   // ---------------------------------------------------------------- the boxes
 
-  // A figure: controls, handles, panels with the ratio of height to width and the least height, and draw(panels, state), which
+  // A figure: caption and question, controls, handles, panels with the ratio of height to width and the least height, and draw(panels, state), which
   // returns the sentence below.
   function build(box, figure) {
     const state = { ...figure.state }, id = `explore-${box.dataset.figure}`, drawing = element("div", box, { className: "drawing" });
@@ -212,9 +212,9 @@ window.explore = (() => {
       const clip = make("path", {}, make("clipPath", { id: `${id}-${k}` }, make("defs", {}, svg)));
       return { svg, drawn, clip, ratio, least, id: `${id}-${k}` };
     });
-    const caption = element("p", box, { className: "question", textContent: box.dataset.caption ? `${box.dataset.caption} ` : "" });
+    const caption = element("p", box, { className: "question", textContent: figure.caption ? `${figure.caption} ` : "" });
     element("b", caption, { textContent: "Try it. " });
-    caption.append(box.dataset.question);
+    caption.append(figure.question);
     const controls = element("div", box, { className: "controls" }), said = element("p", box, { className: "said" });
     said.setAttribute("aria-live", "polite");
     const redraw = () => {
