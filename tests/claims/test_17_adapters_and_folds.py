@@ -112,6 +112,15 @@ def test_thm_rate_ratio(name, zero):
                 assert (pair[0].loss - pair[1].loss).abs().max() > 1e-4, more
 
 
+def test_a_ratio_is_nearly_a_start_under_adamw_as_it_comes_and_not_with_clipping():
+    task, start = adapters.turned_digits(), adapters.usual_start(64, 64, 4, generator(8))
+    gaps = []
+    for options in ({"optimiser": torch.optim.AdamW}, {"optimiser": torch.optim.Adam, "clip": 1.0}):
+        plus, plain = adapters.both(task, start, (1e-3, 1.6e-2), 0, 40, **options)
+        gaps.append((plus.loss - plain.loss).abs().max() / plus.loss[0])
+    assert gaps[0] < 1e-3 < 1e-2 < gaps[1]
+
+
 def test_a_ratio_is_a_start_under_schedules_and_one_common_shrinking_and_for_any_degree():
     """Steps written out: sign(g) |g|^q, rates that change, factors that shrink alike, minibatches that change."""
     for q, ratio in itertools.product((0.25, 0.5, 2.0), (0.2, 9.0)):
@@ -194,7 +203,14 @@ def test_weight_norm_is_the_preconditioner_of_the_chapter():
 
 
 def test_emp_train_and_fold():
-    """Two of the networks from other seeds: folded they are what was trained, and no factor of the loss was gained or lost."""
+    """The record; and two of the networks from other seeds: folded they are what was trained, and little was gained or lost."""
+    recorded = dl.recorded.load("train-and-fold", quiet=True).summary
+    deep = {name: each for name, each in recorded.items() if "balanced" in name}
+    assert len(deep) == 10 and not any(high is not None and high < 1 for each in deep.values() for _, _, high in each["ratios"])
+    behind = {name for name, each in deep.items() if all(low is not None and low > 1 for _, low, _ in each["ratios"])}
+    assert behind == {"GPT momentum balanced"}
+    ends = dl.recorded.load("train-and-fold", quiet=True).arrays["LeNet momentum balanced ends"]
+    assert ends.isfinite().all(1).sum() == 4 and recorded["LeNet momentum balanced"]["ratios"][0] == [None] * 3
     config = dataclasses.replace(train_and_fold.SCALES["quick"], nets=("ViT", "residual"), seeds=(7, 8, 9), tuned=(6,))
     jobs = train_and_fold.jobs(config, "cpu")
     _, found, _ = train_and_fold.collect(config, jobs, [train_and_fold.run_job(config, job, "cpu") for job in jobs])
