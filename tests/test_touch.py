@@ -5,10 +5,13 @@ import urllib.parse
 
 import pytest
 
-from test_browser import DENSEST, Visit
+from test_browser import DENSEST, Visit, faults
 from test_site import SITE
 
 pytestmark = pytest.mark.skipif(not SITE.is_dir(), reason="the site is not built; run: make book")
+
+IDS = """[...document.querySelectorAll('#preview [id]')].reduce((all, part) => {
+    all[part.id] = document.querySelectorAll('#' + CSS.escape(part.id)).length; return all; }, {})"""
 
 
 @pytest.mark.parametrize("width", [360, 1300])
@@ -47,6 +50,47 @@ def test_solutions_open_by_keyboard_and_look_like_proofs(chromium):
         solution.focus()
         page.keyboard.press("Enter")
         assert page.locator("details.solution p").first.is_visible()
+
+
+KINDS = {"statement": "#lem-powers", "equation": "#equation-eq-operator", "reference": "references.html#", "figure": "#fig-"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_link_shows_what_it_leads_to_from_the_files(chromium, kind):
+    with Visit(chromium, width=900) as visit:
+        page, box = visit.page, visit.page.locator("#preview")
+        page.goto(f"{SITE.as_uri()}/{DENSEST}.html")
+        link = page.locator(f".bd-article > section a[href*='{KINDS[kind]}']:not(.headerlink):visible").first
+        link.hover()
+        box.wait_for()
+        inside = {"statement": "Lemma 3.1", "equation": "math", "reference": "20", "figure": "Fig. "}[kind]
+        assert inside in (box.inner_html() if kind == "equation" else box.text_content())
+        own = box.bounding_box()
+        assert own["x"] >= 0 and own["x"] + own["width"] <= 900 and own["y"] >= 0
+        assert not [name for name, count in page.evaluate(IDS).items() if count > 1]
+        page.mouse.move(1, 1)
+        box.wait_for(state="hidden")
+        link.focus()
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")
+        box.wait_for()
+        assert link.get_attribute("aria-describedby") == "preview"
+        assert faults(page) == []
+        page.keyboard.press("Escape")
+        assert box.is_hidden() and not visit.errors
+
+
+def test_the_first_tap_shows_and_the_second_goes(chromium):
+    with Visit(chromium, width=390, has_touch=True) as visit:
+        page = visit.page
+        page.goto(f"{SITE.as_uri()}/{DENSEST}.html")
+        link = page.locator(".bd-article p a[href$='02-balanced-layers.html#thm-balance-flow']").first
+        link.tap()
+        page.locator("#preview").wait_for()
+        assert "Theorem 2.7" in page.locator("#preview").text_content() and page.url.endswith("03-end-to-end.html")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        link.tap()
+        page.wait_for_url("**/book/02-balanced-layers.html#thm-balance-flow")
 
 
 @pytest.mark.parametrize(("query", "first"), [
