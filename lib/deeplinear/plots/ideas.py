@@ -31,7 +31,7 @@ def arrow_on(ax, path, at, colour):
 
 
 @styled
-def one_step(starts: Sequence[tuple[float, float]] = ((1.0, 1.0), (2.0, 0.5), (4.0, 0.25)), step: float = 0.1) -> Figure:
+def one_step(starts: Sequence[tuple[float, float]] = ((1.0, 1.0), (2.5, 0.4), (4.0, 0.25)), step: float = 0.1) -> Figure:
     """One step of gradient descent on two factors of product 1, from several places, where the loss has the slope 1.
 
     ``starts``: the factors; beside each arrow the product that the step leads to. :prf:ref:`prop-one-step`.
