@@ -158,6 +158,31 @@ def test_captions_hold_where_panels_stand_below_each_other():
                 assert not re.search(r"\b(?:[Ll]eft|[Rr]ight)[,:]|\((?:left|middle|right)\)", caption), caption
 
 
+@each_page
+def test_a_page_describes_itself_and_says_how_it_is_cited(page):
+    text = read(page)
+    about = re.findall(r'<meta name="description" content="([^"]{40,200})" />', text)
+    assert len(about) == 1 and "\\" not in about[0]
+    assert text.count('<meta property="og:title"') == 1 and "favicon.svg" in text
+    assert article(page).count("@incollection{") + article(page).count("@book{") == 1
+    assert len(re.findall(r'<div class="(?:proof|exercise) ', text)) == text.count('title="Link to this statement"')
+
+
+def test_a_lost_reader_finds_the_book():
+    text = (SITE / "404.html").read_text(encoding="utf-8")
+    assert "There is no such page" in text and "src=" not in text
+    for target in re.findall(r'<a href="([^"]+)"', text):
+        assert (SITE / target).exists()
+
+
+def test_previews_hold_what_chapters_refer_to():
+    for page in CHAPTERS:
+        shown = (SITE / "_static" / "previews" / f"{page.split('/')[1]}.js").read_text(encoding="utf-8")
+        assert shown.startswith("previews(") and ' id=\\"' not in shown and len(shown) < 150_000
+        for label in re.findall(r'href="#((?:thm|lem|prop|cor|def|fig)-[^"]+)"[^>]*><span', article(page)):
+            assert f'"{label}":' in shown, label
+
+
 def test_the_front_page_is_reached_from_the_root():
     assert "book/index.html" in (SITE / "index.html").read_text()
 
