@@ -237,13 +237,6 @@ def test_the_first_page_comes_quickly(chromium, server):
     assert 0 < min(took) < 3000, took
 
 
-@pytest.mark.parametrize("place", ["server", "files"])
-def test_search_finds_a_theorem(chromium, server, place):
-    with Visit(chromium) as visit:
-        page = visit.open(f"{server if place == 'server' else SITE.as_uri()}/search.html?q=balanced+layers")
-        page.wait_for_selector("#search-results li a[href*='02-balanced-layers']", timeout=20_000)  # they come one by one
-
-
 def test_an_old_address_leads_to_the_new_one(chromium, server):
     with Visit(chromium) as visit:
         visit.page.goto(f"{server}/book/08-going-deeper.html")

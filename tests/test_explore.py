@@ -20,7 +20,7 @@ def open_figures(chromium, names, **options):
     """A fresh page with these figures, in the book's style."""
     page = chromium.new_page(**options)
     page.on("pageerror", lambda error: pytest.fail(str(error)))
-    page.set_content("".join(f'<div class="explore" data-figure="{name}" data-question="What happens?"></div>' for name in names))
+    page.set_content("".join(f'<div class="explore" data-figure="{name}"></div>' for name in names))
     page.add_style_tag(path=SCRIPTS.parent / "book.css")
     for name in ("shared", *names):
         page.add_script_tag(path=SCRIPTS / f"{name}.js")

@@ -1,6 +1,7 @@
 """The built site: complete, whole, and asking nothing of the network. Run after `make book`."""
 
 import html
+import json
 import re
 import runpy
 from pathlib import Path
@@ -157,6 +158,31 @@ def test_captions_hold_where_panels_stand_below_each_other():
                 assert not re.search(r"\b(?:[Ll]eft|[Rr]ight)[,:]|\((?:left|middle|right)\)", caption), caption
 
 
+@each_page
+def test_a_page_describes_itself_and_says_how_it_is_cited(page):
+    text = read(page)
+    about = re.findall(r'<meta name="description" content="([^"]{40,200})" />', text)
+    assert len(about) == 1 and "\\" not in about[0]
+    assert text.count('<meta property="og:title"') == 1 and "favicon.svg" in text
+    assert article(page).count("@incollection{") + article(page).count("@book{") == 1
+    assert len(re.findall(r'<div class="(?:proof|exercise) ', text)) == text.count('title="Link to this statement"')
+
+
+def test_a_lost_reader_finds_the_book():
+    text = (SITE / "404.html").read_text(encoding="utf-8")
+    assert "There is no such page" in text and "src=" not in text
+    for target in re.findall(r'<a href="([^"]+)"', text):
+        assert (SITE / target).exists()
+
+
+def test_previews_hold_what_chapters_refer_to():
+    for page in CHAPTERS:
+        shown = (SITE / "_static" / "previews" / f"{page.split('/')[1]}.js").read_text(encoding="utf-8")
+        assert shown.startswith("previews(") and ' id=\\"' not in shown and len(shown) < 150_000
+        for label in re.findall(r'href="#((?:thm|lem|prop|cor|def|fig)-[^"]+)"[^>]*><span', article(page)):
+            assert f'"{label}":' in shown, label
+
+
 def test_the_front_page_is_reached_from_the_root():
     assert "book/index.html" in (SITE / "index.html").read_text()
 
@@ -170,9 +196,16 @@ def test_mending_the_pages_again_changes_nothing():
             assert re.sub(pattern, replacement, text) == text, (page, pattern)
 
 
-def test_search_index_holds_the_chapters():
-    index = (SITE / "searchindex.js").read_text()
-    assert all(page in index for page in PAGES)
+def test_search_holds_every_page_and_every_statement_without_tex():
+    rows = json.loads((SITE / "_static/search-data.js").read_text(encoding="utf-8").removeprefix("const SEARCHED = ").rstrip(";\n"))
+    addresses = {row[0] for row in rows}
+    assert {f"{page}.html" for page in PAGES} <= addresses
+    for page in CHAPTERS:
+        labels = re.findall(r'<div class="proof [^"]*" id="([^"]+)"', article(page))
+        assert labels and {f"{page}.html#{label}" for label in labels} <= addresses
+    if left := [row for row in rows if re.search(r"\\[a-zA-Z]{2}|<(?:math|span|a)\b", row[2] + row[3])]:
+        pytest.fail(str(left[:2])[:500])
+
 
 @each_page
 def test_a_page_loads_the_scripts_of_its_own_figures(page):

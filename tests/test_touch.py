@@ -1,11 +1,18 @@
 """What readers touch on the built pages, in a real browser: tables, folds, search, previews. Run after `make book`."""
 
+import re
+import urllib.parse
+
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from test_browser import DENSEST, Visit
 from test_site import SITE
 
 pytestmark = pytest.mark.skipif(not SITE.is_dir(), reason="the site is not built; run: make book")
+
+IDS = """[...document.querySelectorAll('#preview [id]')].reduce((all, part) => {
+    all[part.id] = document.querySelectorAll('#' + CSS.escape(part.id)).length; return all; }, {})"""
 
 
 @pytest.mark.parametrize("width", [360, 1300])
@@ -44,3 +51,84 @@ def test_solutions_open_by_keyboard_and_look_like_proofs(chromium):
         solution.focus()
         page.keyboard.press("Enter")
         assert page.locator("details.solution p").first.is_visible()
+
+
+KINDS = {"statement": "#lem-powers", "equation": "#equation-eq-operator", "reference": "references.html#", "figure": "#fig-"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_link_shows_what_it_leads_to_from_the_files(chromium, kind):
+    with Visit(chromium, width=900) as visit:
+        page, box = visit.open(f"{SITE.as_uri()}/{DENSEST}.html"), visit.page.locator("#preview")
+        link = page.locator(f".bd-article > section a[href*='{KINDS[kind]}']:not(.headerlink):visible").first
+        link.hover()
+        box.wait_for()
+        inside = {"statement": "Lemma 3.1", "equation": "math", "reference": "20", "figure": "Fig. "}[kind]
+        assert inside in (box.inner_html() if kind == "equation" else box.text_content())
+        own = box.bounding_box()
+        assert own["x"] >= 0 and own["x"] + own["width"] <= 900 and own["y"] >= 0
+        assert not [name for name, count in page.evaluate(IDS).items() if count > 1]
+        page.mouse.move(1, 1)
+        box.wait_for(state="hidden")
+        link.focus()
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")
+        box.wait_for()
+        assert link.get_attribute("aria-describedby") == "preview"
+        assert not visit.errors
+        assert Axe().run(page, "#preview").response["violations"] == []
+        page.keyboard.press("Escape")
+        assert box.is_hidden()
+
+
+def test_the_first_tap_shows_and_the_second_goes(chromium):
+    with Visit(chromium, width=390, has_touch=True) as visit:
+        page = visit.page
+        page.goto(f"{SITE.as_uri()}/{DENSEST}.html")
+        link = page.locator(".bd-article p a[href$='02-balanced-layers.html#thm-balance-flow']").first
+        link.tap()
+        page.locator("#preview").wait_for()
+        assert "Theorem 2.7" in page.locator("#preview").text_content() and page.url.endswith("03-end-to-end.html")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        link.tap()
+        page.wait_for_url("**/book/02-balanced-layers.html#thm-balance-flow")
+
+
+@pytest.mark.parametrize(("query", "first"), [
+    ("balanced", "2. Balanced layers"), ("balanced layers", "2. Balanced layers"), ("Theorem 3.4", "Theorem 3.4 (End-to-end dynamics)"),
+    ("thm 3.4", "Theorem 3.4 (End-to-end dynamics)"), ("Fig. 3.1", "Fig. 3.1"), ("sigma", "Notation"), ("W_N", "Notation"),
+    ("line_integral", "deeplinear.field.line_integral"), ("claims", "Claims")])
+def test_search_ranks_titles_and_finds_symbols_from_the_files(chromium, query, first):
+    with Visit(chromium) as visit:
+        page = visit.page
+        page.goto(f"{SITE.as_uri()}/search.html?q={urllib.parse.quote(query)}")
+        results = page.locator("#search-results li")
+        results.first.wait_for()
+        assert results.first.locator("a").text_content() == first
+        snippets = results.locator("p").all_text_contents()
+        assert not [text for text in snippets if re.search(r"\\\\[a-zA-Z]|\\$", text)]
+        page.locator(".bd-search-container input").fill("%")
+        assert "%" in results.first.locator("mark").first.text_content()
+        assert not visit.errors
+
+
+def test_a_result_of_the_search_leads_to_its_place(chromium):
+    with Visit(chromium) as visit:
+        visit.page.goto(f"{SITE.as_uri()}/search.html?q=Theorem+3.4")
+        visit.page.locator("#search-results a").first.click()
+        visit.page.wait_for_url("**/book/03-end-to-end.html#thm-end-to-end")
+
+
+def test_arrow_keys_turn_pages_and_an_anchor_of_a_statement_leads_to_it(chromium):
+    with Visit(chromium) as visit:
+        page = visit.page
+        page.goto(f"{SITE.as_uri()}/{DENSEST}.html")
+        title = page.locator("#thm-end-to-end .admonition-title")
+        title.hover()
+        title.locator("a.headerlink").click()
+        page.wait_for_url("**/03-end-to-end.html#thm-end-to-end")
+        page.locator("details.cite summary").click()
+        assert "@incollection{" in page.locator("details.cite pre").text_content()
+        page.locator("h1").click()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_url("**/04-preconditioner.html")

@@ -60,11 +60,13 @@ def find_browser():
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def main(target):
-    browser = find_browser()
-    if browser is None:
-        sys.exit(f"error: none of {', '.join(NAMES)} is installed; the PDF is printed by one of them")
-    page = one_page()
+def browser_or_exit():
+    return find_browser() or sys.exit(f"error: none of {', '.join(NAMES)} is installed; the PDF is printed by one of them")
+
+
+def print_page(page, target):
+    """Print a page of this machine to the file ``target``."""
+    browser = browser_or_exit()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as profile:
         done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
@@ -73,6 +75,11 @@ def main(target):
                               capture_output=True, text=True, timeout=600)
     if done.returncode or not target.is_file():
         sys.exit(f"error: {browser} did not print: {done.stderr[-500:]}")
+
+
+def main(target):
+    browser_or_exit()  # before the book is built for nothing
+    print_page(one_page(), target)
     print(f"the book on paper: {target} ({target.stat().st_size / 1e6:.1f} MB)")
 
 

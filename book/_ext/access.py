@@ -10,7 +10,10 @@ MENDS = (
     # The side bar is a landmark of its own.
     (r'<div id="pst-primary-sidebar"(?! role)', '<div id="pst-primary-sidebar" role="navigation" aria-label="Book"'),
     # One id for the text of every box.
-    (r' id="proof-content"', ""),
+    (r' id="(?:proof|exercise|solution)-content"', ""),
+    # Every statement and exercise has a link to itself.
+    (r'(?s)(<div class="(?:proof|exercise) [^"]*" id="([^"]+)">\s*<p class="admonition-title">(?:(?!headerlink|</p>).)*)</p>',
+     r'\1<a class="headerlink" href="#\2" title="Link to this statement">#</a></p>'),
     # Deprecated roles of the list of references; lists that are not lists.
     (r' role="doc-biblioentry"', ' role="listitem"'),
     (r'(?s)<dl>\s*(<dd><em class="sig-param">.*?)</dl>',

@@ -19,7 +19,7 @@ FACES = {
 LOAD_FONTS = 'for (const face of document.fonts) if (face.family.includes("Book")) face.load();'
 THEME_FONTS = re.compile(r"@font-face\s*\{[^}]*fontawesome[^}]*\}")
 UNUSED_SCRIPTS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>')
-SEARCH_SCRIPTS = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')  # for results while one types
+SEARCH_SCRIPTS = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')  # search.js searches
 UNUSED_FILES = ("_static/scripts/fontawesome.js*", "_static/**/*.map", "_static/**/*.js.LICENSE.txt", "_static/vendor/fontawesome",
                 "_static/fonts/*.woff2", "_static/sphinx-thebe.*", "_static/togglebutton.*", "_static/*webpack-macros.html")
 
@@ -41,9 +41,7 @@ def drop_unused(app, failure):
         return
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
-        lean = UNUSED_SCRIPTS.sub("", text)
-        if path.name != "search.html":
-            lean = SEARCH_SCRIPTS.sub("", lean)
+        lean = SEARCH_SCRIPTS.sub("", UNUSED_SCRIPTS.sub("", text))
         if lean != text:
             path.write_text(lean, encoding="utf-8")
     sheet = Path(app.outdir) / "_static" / "styles" / "pydata-sphinx-theme.css"

@@ -46,3 +46,80 @@ document.addEventListener("copy", (event) => {
   copy.remove();
   event.preventDefault();
 });
+
+// A link to a statement, an equation, a figure or a reference shows it: on hover, on focus, on a first tap. What is shown was written
+// by the build, one script a page, loaded when first asked for: files cannot be fetched.
+{
+  const shown = new Map(), box = document.createElement("div");
+  let link = null, timer = 0;
+  window.previews = (page, pieces) => shown.set(page, pieces);
+  box.id = "preview";
+  box.setAttribute("role", "tooltip");
+  box.hidden = true;
+
+  const place = (anchor) => new URL(anchor.href).pathname.match(/\/book\/([^/]+)\.html$/)?.[1];
+  const target = (node) => {
+    const anchor = node.closest?.(".bd-article a[href*='#']:not(.headerlink)");
+    return anchor && anchor.origin === location.origin && place(anchor) ? anchor : null;
+  };
+  const load = (page) => new Promise((done) => {
+    if (shown.has(page)) return done();
+    const script = document.createElement("script");
+    script.src = `${document.documentElement.dataset.content_root}_static/previews/${page}.js`;
+    script.onload = done;
+    script.onerror = () => { shown.set(page, {}); done(); };
+    document.head.append(script);
+  });
+
+  function hide() {
+    clearTimeout(timer);
+    link?.removeAttribute("aria-describedby");
+    link = null;
+    box.hidden = true;
+  }
+
+  async function show(anchor, touched) {
+    clearTimeout(timer);
+    if (anchor === link) return;
+    hide();
+    link = anchor;
+    const page = place(anchor);
+    await load(page);
+    const piece = shown.get(page)?.[decodeURIComponent(anchor.hash.slice(1))];
+    if (link !== anchor || !piece) return touched && link === anchor ? location.assign(anchor.href) : undefined;
+    box.innerHTML = piece + (touched ? "<p class=\"again\">Tap the link again to go there.</p>" : "");
+    box.querySelectorAll("a").forEach((inner) => inner.replaceWith(...inner.childNodes));
+    document.querySelector(".bd-article").append(box);
+    box.hidden = false;
+    anchor.setAttribute("aria-describedby", box.id);
+    const line = anchor.getClientRects()[0], own = box.getBoundingClientRect(), edge = 8;
+    const left = Math.min(line.left, document.documentElement.clientWidth - own.width - edge);
+    const below = line.bottom + edge, fits = below + own.height + edge < window.innerHeight || line.top < window.innerHeight / 2;
+    box.style.left = `${Math.max(edge, left)}px`;
+    box.style.top = `${Math.max(edge, fits ? below : line.top - edge - own.height)}px`;
+  }
+
+  const soon = (action, wait) => { clearTimeout(timer); timer = setTimeout(action, wait); };
+  document.addEventListener("pointerover", (event) => {
+    if (event.pointerType === "touch") return;
+    const anchor = target(event.target);
+    if (anchor) soon(() => show(anchor), 200);
+    else if (box.contains(event.target)) clearTimeout(timer);
+    else if (link) soon(hide, 300);
+    else clearTimeout(timer);
+  });
+  document.addEventListener("focusin", (event) => {
+    const anchor = target(event.target);
+    if (anchor && anchor.matches(":focus-visible")) show(anchor);
+    else if (link) hide();
+  });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  document.addEventListener("click", (event) => {
+    const anchor = target(event.target);
+    if (event.pointerType === "touch" && anchor && anchor !== link) {
+      event.preventDefault();
+      show(anchor, true);
+    } else if (!box.contains(event.target)) hide();
+  }, true);
+  window.addEventListener("scroll", () => { if (link && !link.matches(":hover, :focus")) hide(); }, { passive: true });
+}

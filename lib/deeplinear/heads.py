@@ -1,5 +1,5 @@
 """What training does to the laws of attention: two weights, a small GPT under several optimisers, the heads of pretrained
-models as recorded. The laws are those of :mod:`deeplinear.attention` and :func:`deeplinear.laws`.
+models as recorded. The laws are those of :mod:`deeplinear.attention` and :func:`deeplinear.networks.laws`.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -82,6 +82,7 @@
 
   explore.field = { losses, field, curl, contour, integral };
   explore.figure("field", {
+    question: "For which depths and losses is the integral 0 wherever you drag the radii, and where does the shade vanish?",
     panels: [{ ratio: 0.6, least: 310, label: "The end-to-end field of two weights, its curl as shade, and the paper's curve with its direction" }],
     controls: [range("N", "depth", 1, 8, 1, 3), choice("loss", "loss", Object.keys(losses), "linear"),
                range("r", "inner radius", 0.1, 0.6, 0.01, 0.5), range("R", "outer radius", 0.7, 1.2, 0.01, 1)],

@@ -16,6 +16,7 @@
 
   explore.hyperbola = hyperbola;
   explore.figure("hyperbola", {
+    question: "How small must the step be until descent stays close to the hyperbola? From which starts does it stay on it at every step?",
     panels: [{ ratio: 0.62, least: 310, label: "In the plane of the layers u and v gradient descent to the curve of minima uv = 1, and the hyperbola that gradient flow would follow" }],
     controls: [range("step", "step", -2, 0.2, 0.05, -0.6, power), range("u", "start, u", -1.5, 2, 0.05, 1.4), range("v", "start, v", -1.5, 2, 0.05, -1)],
     handles: [{ label: "start of the descent", look: { fill: "#333333" }, place: ({ u, v }) => [u, v],

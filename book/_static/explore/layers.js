@@ -67,6 +67,7 @@
 
   explore.layers = { operator, layersOf, imbalance, train, singular, GOAL };
   explore.figure("layers", {
+    question: "At tilt 1, how large a step does it take until you see two curves? And how small a tilt separates them at every step?",
     least: "17rem",
     panels: [{ ratio: 0.62, label: "The image of the unit circle under the product of three layers, under the matrix of the end-to-end rule, and under the goal" },
              { ratio: 0.62, label: "Loss of the layers and of the rule against time" },

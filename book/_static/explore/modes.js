@@ -22,6 +22,7 @@
 
   explore.mode = mode;
   explore.figure("modes", {
+    question: "How small must the start be until each value waits for the one before it, at depth 2 and at depth 3?",
     panels: [{ ratio: 0.5, label: "Three singular values on their way to 4, 2 and 1 under gradient flow from a small balanced start" }],
     controls: [range("N", "depth", 1, 6, 1, 2), range("start", "start", -4, -0.5, 0.25, -3, power)],
     draw([panel], { N, start }) {

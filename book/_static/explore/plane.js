@@ -49,6 +49,9 @@
 
   explore.plane = { gradient, path, axes };
   explore.figure("plane", {
+    caption: "Two paths of gradient flow to one minimum, of a linear model and of the same model with redundant layers. The blue circles are gradients of unit length as they are; "
+      + "the ellipses are what depth makes of them, divided by the depth. The cross marks 0.",
+    question: "Drag the start, drag the minimum, turn the depth: what becomes of the ellipses close to the cross? Can you make all depths take the same path?",
     panels: [{ ratio: 0.6, least: 220, label: "Contour lines of a loss of two weights, and from a common start the paths of depth 1 and of the chosen depth to its minimum, with what each makes of a circle of unit gradients" }],
     state: { start: [0.12, 0.28], goal: [1.6, 0.8] },
     controls: [range("N", "depth", 1, 8, 1, 3)],

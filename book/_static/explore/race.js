@@ -70,6 +70,7 @@
 
   explore.race = { race, count, sweep, STEPS, DIRECTIONS };
   explore.figure("race", {
+    question: "Race at the same step, then each at its own best step. Who gains from its own step, and what changes at power 2?",
     least: "19rem",
     panels: [{ ratio: 0.85, label: "Loss against steps of gradient descent, from five starts, for one layer and for a deeper network" },
              { ratio: 0.85, label: "Steps that each depth needs against the size of the step, with the best of each marked" }],

@@ -201,10 +201,10 @@ window.explore = (() => {
 
   // ---------------------------------------------------------------- the boxes
 
-  // A figure: controls, handles, panels with the ratio of height to width and the least height, and draw(panels, state), which
-  // returns the sentence below.
-  function build(box, figure) {
-    const state = { ...figure.state }, id = `explore-${box.dataset.figure}`, drawing = element("div", box, { className: "drawing" });
+  // A figure: caption and question, controls, handles, panels with their ratio of height to width and their least height, and
+  // draw(panels, state), which returns the sentence below. The printed book has all pages in one: names of parts are numbered.
+  function build(box, figure, number) {
+    const state = { ...figure.state }, id = `explore-${box.dataset.figure}${number || ""}`, drawing = element("div", box, { className: "drawing" });
     drawing.style.setProperty("--least", figure.least || "100%");
     const panels = figure.panels.map(({ label, ratio, least = 190 }, k) => {
       const moves = (figure.handles || []).some((handle) => (handle.panel || 0) === k);
@@ -212,11 +212,11 @@ window.explore = (() => {
       const clip = make("path", {}, make("clipPath", { id: `${id}-${k}` }, make("defs", {}, svg)));
       return { svg, drawn, clip, ratio, least, id: `${id}-${k}` };
     });
-    const caption = element("p", box, { className: "question", textContent: box.dataset.caption ? `${box.dataset.caption} ` : "" });
-    element("b", caption, { textContent: "Try it. " });
-    caption.append(box.dataset.question);
     const controls = element("div", box, { className: "controls" }), said = element("p", box, { className: "said" });
     said.setAttribute("aria-live", "polite");
+    const caption = element("p", box, { className: "question", textContent: figure.caption ? `${figure.caption} ` : "" });
+    element("b", caption, { textContent: "Try it. " });
+    caption.append(figure.question);
     const redraw = () => {
       for (const panel of panels) {
         panel.W = Math.round(panel.svg.clientWidth) || 460;
@@ -235,7 +235,7 @@ window.explore = (() => {
     new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; redraw(); } }).observe(box);
   }
 
-  const figure = (name, content) => document.querySelectorAll(`div.explore[data-figure="${name}"]`).forEach((box) => build(box, content));
+  const figure = (name, content) => document.querySelectorAll(`div.explore[data-figure="${name}"]`).forEach((box, number) => build(box, content, number));
 
   return { COLOURS, DASHES, GREY, ink, short, fixed, clamp, spaced, endToEnd, make, write, frame, curve, head, dot, legend,
            range, choice, either, power, figure };

@@ -6,10 +6,10 @@ text as paths, no date and no random names, so that the same numbers give the sa
 
 from .curves import lines
 from .figure import Figure
-from .ideas import directions, saddle, shapes, trades, two_speeds, unit, walks
+from .ideas import directions, one_step, saddle, shapes, trades, two_speeds, unit, walks
 from .intervals import intervals
 from .planes import cover, curls, ellipses
 from .tables import factors
 
-__all__ = ["Figure", "cover", "curls", "directions", "ellipses", "factors", "intervals", "lines", "saddle", "shapes", "trades",
+__all__ = ["Figure", "cover", "curls", "directions", "ellipses", "factors", "intervals", "lines", "one_step", "saddle", "shapes", "trades",
            "two_speeds", "unit", "walks"]

@@ -31,6 +31,26 @@ def arrow_on(ax, path, at, colour):
 
 
 @styled
+def one_step(starts: Sequence[tuple[float, float]] = ((1.0, 1.0), (2.5, 0.4), (4.0, 0.25)), step: float = 0.1) -> Figure:
+    """One step of gradient descent on two factors of product 1, from several places, where the loss has the slope 1.
+
+    ``starts``: the factors; beside each arrow the product that the step leads to. :prf:ref:`prop-one-step`.
+    """
+    figure, (ax,) = panels_of(1, height=3.0)
+    line = np.linspace(0.7, 4.6, 200)
+    ax.plot(line, 1 / line, color=FAINT, linestyle=DASHES[1], linewidth=1.3)
+    ax.annotate("product 1", (2.9, 1 / 2.9), (0, 8), textcoords="offset points", color="#555555")
+    for first, second in starts:
+        after = first - step * second, second - step * first
+        arrow(ax, (first, second), after, COLOURS[1], 2.0)
+        ax.plot(first, second, "o", color=COLOURS[1], markersize=6)
+        ax.annotate(f"{after[0] * after[1]:.2f}".replace("-", "\u2212"), after, (-6, -4), textcoords="offset points", ha="right", va="top")
+    ax.axhline(0, color=INK, linewidth=0.8)
+    ax.set(xlim=(0.4, 4.6), ylim=(-0.4, 1.3), xlabel="first factor $w_1$", ylabel=r"second factor $\omega$")
+    return figure
+
+
+@styled
 def trades(starts: Sequence[tuple[float, float]] = ((0.3, 1.3), (0.6245, 0.6245), (1.3, 0.3)), goal: float = 2.0,
            product: float | None = 0.39, names: tuple[str, str] = ("first layer $w_1$", "second layer $w_2$")) -> Figure:
     """Two scalar layers in their plane, on the hyperbolas along which gradient flow moves them, to a curve of one product.

@@ -1,0 +1,46 @@
+"""Statements, equations, figures and references as they stand on the pages, in one script a page, for previews of links to them."""
+
+import json
+import re
+from pathlib import Path
+
+from folds import end_of_box
+
+LINK = re.compile(r'<a class="[^"]*\binternal\b[^"]*" href="([^"#]*)\.html#([^"]+)"|<a href="([^"#]*)\.html#([^"]+)" title=')
+SHOWN = r'<(div|figure|dl)\b(?=[^>]* class="(?:proof|exercise|math|citation)\b|[^>]* id="fig-)[^>]* id="{}"[^>]*>'
+
+
+def piece(text, anchor):
+    """What stands at the anchor, without the names that would then stand on a page twice; None for a section or a cell."""
+    found = re.search(SHOWN.format(re.escape(anchor)), text)
+    if not found:
+        return None
+    end = text.index("</figure>", found.end()) + len("</figure>") if found[1] == "figure" else end_of_box(text, found.end()) + len("</div>")
+    shown = re.sub(r'<a class="headerlink".*?</a>|<p class="in-library">.*?</p>', "", text[found.start():end], flags=re.S)
+    return re.sub(r'(<(?!annotation)[^>]*?) (?:id|role)="[^"]*"', r"\1", shown)
+
+
+def write_previews(app, failure):
+    if failure or app.builder.name != "html":
+        return
+    folder = Path(app.outdir) / "book"
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.html"))}
+    wanted = {}
+    for name, text in texts.items():
+        for page, anchor, table_page, table_anchor in LINK.findall(text):
+            wanted.setdefault(page or table_page or name, set()).add(anchor or table_anchor)
+        for anchor in re.findall(r'<a class="[^"]*\binternal\b[^"]*" href="#([^"]+)"', text):
+            wanted.setdefault(name, set()).add(anchor)
+    target = Path(app.outdir) / "_static" / "previews"
+    target.mkdir(exist_ok=True)
+    for name in sorted(set(wanted) & set(texts)):
+        shown = {anchor: piece(texts[name], anchor) for anchor in sorted(wanted[name])}
+        shown = {anchor: text for anchor, text in shown.items() if text}
+        if shown:
+            data = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+            (target / f"{name}.js").write_text(f'previews("{name}", {data});\n', encoding="utf-8")
+
+
+def setup(app):
+    app.connect("build-finished", write_previews)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

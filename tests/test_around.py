@@ -1,0 +1,58 @@
+"""What stands around a page: links only where they lead somewhere, a citation that parses, copies that install the library."""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from pybtex.database import parse_string
+
+import launch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import around  # noqa: E402  # beside the build
+
+PAGE = ('<html><head><title>T</title></head><body><article class="bd-article"><h1><span>3. </span>The theorem<a class="headerlink" '
+        'href="#t">#</a></h1>\n<table><p>A cell that is as long as a paragraph, or longer.</p></table><p>Short.</p>\n'
+        '<p>It is "so" in a long paragraph, first &amp; <math><semantics><msub><mi>W</mi><mi>N</mi></msub><annotation>W_N</annotation>'
+        "</semantics></math>.</p></article></body></html>")
+REPOSITORY = "https://github.com/Owner/depth.book"
+
+
+def test_without_a_repository_no_link_stands_there():
+    text = around.around(PAGE, "book/03-x", "03-x.ipynb", "", False)
+    assert "<p class=\"around\">" not in text and "github" not in text and "book.pdf" not in text
+    assert '<meta name="description" content="It is &quot;so&quot; in a long paragraph, first &amp; W_N." />' in text
+    assert around.around(text, "book/03-x", "03-x.ipynb", "", False) == text
+
+
+def test_one_setting_gives_all_links():
+    text = around.around(PAGE, "book/03-x", "03-x.ipynb", REPOSITORY, True)
+    found = dict(re.findall(r'<a href="([^"]+)">([^<]+)</a>', text))
+    assert found == {"https://colab.research.google.com/github/Owner/depth.book/blob/launch/book/03-x.ipynb": "Open in Colab",
+                     f"{REPOSITORY}/blob/main/book/03-x.ipynb": "Source", f"{REPOSITORY}/edit/main/book/03-x.ipynb": "Edit",
+                     f"{REPOSITORY}/issues/new?title=book/03-x.ipynb%3A%20": "Report an issue", "../book.pdf": "PDF of the book"}
+    assert "Colab" not in around.around(PAGE, "book/n", "n.md", REPOSITORY, False)
+    assert around.site(REPOSITORY) == "https://owner.github.io/depth.book/" and around.site("https://example.org/x") == ""
+
+
+@pytest.mark.parametrize(("page", "title", "kind"), [("book/03-x", "The theorem", "incollection"),
+                                                     ("book/index", "Depth as a preconditioner", "book")])
+def test_a_page_is_cited_as_bibtex(page, title, kind):
+    entry, = parse_string(around.citation(page, title, "https://a.b/"), "bibtex").entries.values()
+    assert entry.type == kind and entry.fields["url"] == f"https://a.b/{page}.html" and re.fullmatch(r"\d{4}", entry.fields["year"])
+    assert "Depth as a preconditioner" in entry.fields["booktitle" if kind == "incollection" else "title"]
+    assert len(entry.persons["author"]) == 1
+
+
+def test_copies_to_launch_install_the_library_first(tmp_path):
+    launch.main(tmp_path, REPOSITORY, "v1.0.0")
+    copies = sorted(tmp_path.glob("book/*.ipynb"))
+    assert [path.name for path in copies] == sorted(path.name for path in (ROOT / "book").glob("*.ipynb"))
+    first, *others = nbformat.read(copies[0], as_version=4).cells
+    assert first.source == f'%pip install -q "deeplinear @ git+{REPOSITORY}@v1.0.0"'
+    assert others == nbformat.read(ROOT / "book" / copies[0].name, as_version=4).cells
+    with pytest.raises(SystemExit, match="expected the address"):
+        launch.main(tmp_path, "git@host", "v1")
