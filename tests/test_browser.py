@@ -251,7 +251,7 @@ def test_without_scripts_the_text_the_figures_and_the_proofs_are_there(chromium)
         formulas = page.locator("p math")
         assert formulas.count() > 300 and formulas.first.bounding_box()["width"] > 5
         assert page.locator(".explore").first.bounding_box()["height"] == 0  # the still figure before it stays
-        proof = page.locator("details").first
+        proof = page.locator("details.sd-dropdown").first
         proof.locator("summary").click()
         assert proof.locator("p").first.is_visible()
 

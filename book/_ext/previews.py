@@ -17,7 +17,7 @@ def piece(text, anchor):
         return None
     end = text.index("</figure>", found.end()) + len("</figure>") if found[1] == "figure" else end_of_box(text, found.end()) + len("</div>")
     shown = re.sub(r'<a class="headerlink".*?</a>|<p class="in-library">.*?</p>', "", text[found.start():end], flags=re.S)
-    return re.sub(r'(<(?!annotation)[^>]*?) (?:id|role)="[^"]*"', r"\1", shown)
+    return re.sub(r"<[a-z][^>]*>", lambda tag: re.sub(r' (?:id|role)="[^"]*"', "", tag[0]), shown)
 
 
 def write_previews(app, failure):
