@@ -54,9 +54,11 @@ def flow_of(loss, start, depth, times):
 
 
 def test_palette_and_dashes_are_those_of_the_still_figures(run):
-    colours, dashes = run("[explore.COLOURS, explore.DASHES]")
+    colours, dashes, depths = run("[explore.COLOURS, explore.DASHES, explore.OF_DEPTH]")
     assert colours == list(still.COLOURS)
     assert dashes == [[] if dash == "-" else list(dash[1]) for dash in still.DASHES]
+    assert {str(depth): number for depth, number in still.OF_DEPTH.items()}.items() <= depths.items()
+    assert sorted(depths.values()) == list(range(len(colours)))
 
 
 def loss(name):
