@@ -177,6 +177,14 @@ def test_hyperbola(run):
     assert np.allclose(found, [[W.item() for W in state] for state in path], rtol=1e-10)
 
 
+def test_the_axes_of_the_hyperbola_are_those_of_its_still_figure(run):
+    chapter = (SCRIPTS.parents[1] / "12-factorisation.ipynb").read_text(encoding="utf-8")
+    names = re.search(r'names = \(\\"([^$]*)\$(.)\$\\", \\"([^$]*)\$(.)\$\\"\)', chapter).groups()
+    texts = run("""[...document.querySelectorAll('[data-figure=hyperbola] svg text')].map(
+        text => [text.textContent, text.hasAttribute('transform')])""")
+    assert [f"{names[0].strip()}, {names[1]}", False] in texts and [f"{names[2].strip()}, {names[3]}", True] in texts
+
+
 def test_modes(run):
     times = [0.5, 1.0, 1.5, 3.0]
     found = run(f"[1, 2, 3, 5].map(N => explore.mode(N, 2, 0.01, {times}))")
