@@ -54,9 +54,11 @@ def flow_of(loss, start, depth, times):
 
 
 def test_palette_and_dashes_are_those_of_the_still_figures(run):
-    colours, dashes = run("[explore.COLOURS, explore.DASHES]")
+    colours, dashes, depths = run("[explore.COLOURS, explore.DASHES, explore.OF_DEPTH]")
     assert colours == list(still.COLOURS)
     assert dashes == [[] if dash == "-" else list(dash[1]) for dash in still.DASHES]
+    assert {str(depth): number for depth, number in still.OF_DEPTH.items()}.items() <= depths.items()
+    assert sorted(depths.values()) == list(range(len(colours)))
 
 
 def loss(name):
@@ -173,6 +175,14 @@ def test_hyperbola(run):
     one = dl.LpLoss([[1.0]], [1.0], 2, scale=0.5)
     path = dl.descent.iterate(one, [torch.tensor([[s]], dtype=torch.float64) for s in (0.2, 1.6)], 0.4, 50)
     assert np.allclose(found, [[W.item() for W in state] for state in path], rtol=1e-10)
+
+
+def test_the_axes_of_the_hyperbola_are_those_of_its_still_figure(run):
+    chapter = (SCRIPTS.parents[1] / "12-factorisation.ipynb").read_text(encoding="utf-8")
+    names = re.search(r'names = \(\\"([^$]*)\$(.)\$\\", \\"([^$]*)\$(.)\$\\"\)', chapter).groups()
+    texts = run("""[...document.querySelectorAll('[data-figure=hyperbola] svg text')].map(
+        text => [text.textContent, text.hasAttribute('transform')])""")
+    assert [f"{names[0].strip()}, {names[1]}", False] in texts and [f"{names[2].strip()}, {names[3]}", True] in texts
 
 
 def test_modes(run):

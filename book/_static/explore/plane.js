@@ -1,7 +1,7 @@
 // The front page and chapter 4: two paths of gradient flow to one minimum, and what each depth makes of unit gradients.
 "use strict";
 (() => {
-  const { COLOURS, GREY, ink, fixed, frame, curve, dot, legend, make, spaced, range } = explore;
+  const { COLOURS, OF_DEPTH, GREY, ink, fixed, frame, curve, dot, legend, make, spaced, range } = explore;
 
   // The loss is the mean of (w_i - m_i)^4 over the two weights, as on the still cover.
   const gradient = ([x, y], [m, n]) => [2 * (x - m) ** 3, 2 * (y - n) ** 3];
@@ -37,7 +37,7 @@
     for (let k = 1; k < points.length; k++) length.push(length[k - 1] + Math.hypot(points[k][0] - points[k - 1][0], points[k][1] - points[k - 1][1]));
     for (const part of spaced(0, 0.92, 5)) {
       const [x, y] = points[length.findIndex((l) => l >= part * length[length.length - 1])], [along, across] = axes(N, x, y), [p, q] = at(x, y);
-      const look = { fill: COLOURS[N - 1], "fill-opacity": 0.25, stroke: COLOURS[N - 1], "stroke-width": 1.4 };
+      const look = { fill: COLOURS[OF_DEPTH[N]], "fill-opacity": 0.25, stroke: COLOURS[OF_DEPTH[N]], "stroke-width": 1.4 };
       make("ellipse", { rx: (0.13 * along * at.unit).toFixed(1), ry: (0.13 * across * at.unit).toFixed(1), ...look,
                         transform: `translate(${p.toFixed(1)} ${q.toFixed(1)}) rotate(${(-Math.atan2(y, x) * 180 / Math.PI).toFixed(1)})` },
            make("g", { "clip-path": `url(#${panel.id})` }, panel.drawn));
@@ -52,12 +52,12 @@
     caption: "Two paths of gradient flow to one minimum, of a linear model and of the same model with redundant layers. The blue circles are gradients of unit length as they are; "
       + "the ellipses are what depth makes of them, divided by the depth. The cross marks 0.",
     question: "Drag the start, drag the minimum, turn the depth: what becomes of the ellipses close to the cross? Can you make all depths take the same path?",
-    panels: [{ ratio: 0.6, least: 220, label: "Contour lines of a loss of two weights, and from a common start the paths of depth 1 and of the chosen depth to its minimum, with what each makes of a circle of unit gradients" }],
+    panels: [{ ratio: 0.63, least: 220, label: "Contour lines of a loss of two weights, and from a common start the paths of depth 1 and of the chosen depth to its minimum, with what each makes of a circle of unit gradients" }],
     state: { start: [0.12, 0.28], goal: [1.6, 0.8] },
     controls: [range("N", "depth", 1, 8, 1, 3)],
     handles: [{ ...point("start", "start of both paths"), look: { fill: "#333333" } }, { ...point("goal", "minimum of the loss"), look: { fill: "#ffffff" } }],
     draw([panel], { N, start, goal }) {
-      frame(panel, [-0.45, 1.95], [-0.3, 1.15], { equal: true, bare: true });
+      frame(panel, [-0.45, 1.95], [-0.22, 1.31], { equal: true, bare: true });
       for (const level of spaced(-4, Math.log10(5), 14).map((k) => 10 ** k)) {  // |dx|^4 + |dy|^4 = 2 level
         const root = (c) => Math.sign(c) * Math.sqrt(Math.abs(c)) * (2 * level) ** 0.25;
         curve(panel, spaced(0, 2 * Math.PI, 121).map((a) => [goal[0] + root(Math.cos(a)), goal[1] + root(Math.sin(a))]),
@@ -67,11 +67,11 @@
       make("path", { d: `M${p - 7} ${q}h14M${p} ${q - 7}v14`, stroke: "#444444", "stroke-width": 1.5 }, panel.drawn);
       for (const depth of depths) {
         const points = path(depth, start, goal);
-        curve(panel, points, ink(depth - 1));
+        curve(panel, points, ink(OF_DEPTH[depth]));
         ellipses(panel, points, depth);
       }
       dot(panel, goal, { r: 3, fill: "#333333" });
-      legend(panel, depths.map((depth) => [depth - 1, `depth ${depth}`]), { right: false });
+      legend(panel, depths.map((depth) => [OF_DEPTH[depth], `depth ${depth}`]), { right: false });
       if (N === 1) return "Depth 1 takes every gradient as it is. Turn the depth.";
       const [here, there] = [start, goal].map(([x, y]) => short(axes(N, x, y)[0]));
       return `Depth ${N}, divided by ${N}, multiplies a gradient along the ray from the cross by ${here} at the start and by ${there} at the `

@@ -1,7 +1,7 @@
 // Chapter 7: two depths race on the problem of two feature scales, at one step for both or each at its own best.
 "use strict";
 (() => {
-  const { GREY, COLOURS, ink, short, frame, curve, dot, legend, write, make, range, either, power, clamp } = explore;
+  const { GREY, COLOURS, OF_DEPTH, ink, short, frame, curve, dot, legend, write, make, range, either, power, clamp } = explore;
   const MOST = 3000, SHARED = "the same step", OWN = "the best step of each", DIRECTIONS = [30, 75, 120, 210, 300];
   const whole = (x, n) => { let value = 1; for (let k = 0; k < n; k++) value *= x; return value; };
   const goal = (p) => 2 * whole(0.2, p) / p;  // both residuals at 0.2
@@ -51,18 +51,18 @@
     depths.forEach((depth, k) => DIRECTIONS.forEach((degrees) => {
       const run = race(depth, p, a, steps[k], degrees, MOST).map((loss, t) => [t, loss]).filter(([t]) => t > 0 && (t < 100 || t % 10 === 0));
       const end = run.findIndex(([, loss]) => !(loss < 1e3));
-      curve(panel, end < 0 ? run : run.slice(0, end), { ...ink(depth - 1), "stroke-width": 1.5 });
+      curve(panel, end < 0 ? run : run.slice(0, end), { ...ink(OF_DEPTH[depth]), "stroke-width": 1.5 });
     }));
-    legend(panel, depths.map((depth) => [depth - 1, `depth ${depth}`]), { right: false, bottom: true });
+    legend(panel, depths.map((depth) => [OF_DEPTH[depth], `depth ${depth}`]), { right: false, bottom: true });
   }
 
   function strip(panel, depths, found, step, own) {
     frame(panel, [STEPS[0], STEPS[STEPS.length - 1]], [3, MOST], { x: "size of the step", y: "steps to the goal", logx: true, logy: true });
     if (!own) curve(panel, [[step, 1], [step, 1e5]], { ...GREY, stroke: "#333333" });
     found.forEach(({ counts, fewest, best }, k) => {
-      curve(panel, counts.map((n, i) => [STEPS[i], n]), ink(depths[k] - 1));
+      curve(panel, counts.map((n, i) => [STEPS[i], n]), ink(OF_DEPTH[depths[k]]));
       if (!(fewest < Infinity)) return;
-      const colour = COLOURS[depths[k] - 1], [p, q] = panel.at(best, fewest), left = p > panel.W - 95;
+      const colour = COLOURS[OF_DEPTH[depths[k]]], [p, q] = panel.at(best, fewest), left = p > panel.W - 95;
       make("path", { d: `M${p.toFixed(1)} ${(q - 8).toFixed(1)}l7 8l-7 8l-7 -8z`, fill: own ? colour : "#ffffff", stroke: colour, "stroke-width": 2 }, panel.drawn);
       write(panel, left ? p - 12 : p + 12, q + 4, `${fewest} steps`, { "text-anchor": left ? "end" : "start", class: "name" });
     });
@@ -85,7 +85,7 @@
       const used = found.map(({ best }) => own ? best : 10 ** step), needed = depths.map((depth, k) => count(depth, +p, ratio, used[k]));
       losses(above, depths, +p, ratio, used);
       strip(below, depths, found, 10 ** step, own);
-      if (!own) depths.forEach((depth, k) => dot(below, [10 ** step, needed[k]], { r: 5, fill: COLOURS[depth - 1] }));
+      if (!own) depths.forEach((depth, k) => dot(below, [10 ** step, needed[k]], { r: 5, fill: COLOURS[OF_DEPTH[depth]] }));
       const says = depths.map((depth, k) => needed[k] < Infinity ? `depth ${depth} needs ${needed[k]} steps` : `of depth ${depth} most starts do not arrive, or their loss rises`);
       const [one, two] = needed, both = one < Infinity && two < Infinity;
       const verdict = !both ? "" : one === two ? " A draw." : one < two ? ` Depth ${N} is slower, by a factor of ${short(two / one)}.`

@@ -3,9 +3,10 @@
 // the box stays empty and the still figure beside it remains. The formulas are the library's (tests/test_explore.py).
 "use strict";
 window.explore = (() => {
-  // The colours and dashes of the still figures (lib/deeplinear/plots/figure.py): depth N has number N - 1, on every page.
+  // The colours and dashes of the still figures (lib/deeplinear/plots/figure.py), and the number of each depth among them.
   const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555", "#e69f00", "#56b4e9", "#000000"];
   const DASHES = [[], [5, 1.6], [5, 1.4, 1.2, 1.4], [1.2, 1.2], [9, 2], [3, 1, 1, 1, 1, 1], [1, 2.5], [6, 1, 1, 1, 1, 1]];
+  const OF_DEPTH = { 1: 0, 2: 1, 3: 2, 4: 3, 5: 6, 6: 5, 7: 7, 8: 4 };
   const ink = (k) => ({ stroke: COLOURS[k], "stroke-dasharray": DASHES[k].map((d) => +(2.2 * d).toFixed(2)).join(" ") || "none" });
   const GREY = { stroke: "#777777", "stroke-width": 1.2 };
 
@@ -237,6 +238,6 @@ window.explore = (() => {
 
   const figure = (name, content) => document.querySelectorAll(`div.explore[data-figure="${name}"]`).forEach((box, number) => build(box, content, number));
 
-  return { COLOURS, DASHES, GREY, ink, short, fixed, clamp, spaced, endToEnd, make, write, frame, curve, head, dot, legend,
+  return { COLOURS, DASHES, OF_DEPTH, GREY, ink, short, fixed, clamp, spaced, endToEnd, make, write, frame, curve, head, dot, legend,
            range, choice, either, power, figure };
 })();
