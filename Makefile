@@ -6,12 +6,13 @@
 # make prove   check the machine-checked proofs in formal/ with Coq, if it is there, and print what they assume
 # make shake   which printed digits hang on the last bit, or on the processor? (half an hour)
 # make pdf     print the book to _build/book.pdf with Chromium
+# make slides  an hour and four weeks of slides from the book's own pieces     make sheets  problem sheets and answer keys as PDF
 # make clean   remove what make made
 # make resolve can every Python and system install the pins?   make constraints  write constraints.txt again
 # make lowest  do the library's tests pass with the lowest versions that pyproject.toml allows?
 
 .DELETE_ON_ERROR:
-.PHONY: book test lint pdf lab refresh results bench gpu prove shake clean resolve constraints lowest
+.PHONY: book test lint pdf slides sheets lab refresh results bench gpu prove shake clean resolve constraints lowest
 
 RECENT := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 ifndef PYTHON
@@ -30,10 +31,11 @@ book: _build/html/.built
 	@$(BIN)/python -c "from pathlib import Path; print('the book:', Path('_build/html/index.html').absolute().as_uri())"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py --ignore=tests/test_browser.py --ignore=tests/test_touch.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py --ignore=tests/test_browser.py --ignore=tests/test_touch.py \
+	  --ignore=tests/test_slides_browser.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval book
 	$(MAKE) --no-print-directory book
-	$(BIN)/python -m pytest -n 2 tests/test_site.py tests/test_browser.py tests/test_touch.py
+	$(BIN)/python -m pytest -n 2 tests/test_site.py tests/test_browser.py tests/test_touch.py tests/test_slides_browser.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check
@@ -42,6 +44,13 @@ lint: .venv/.ready
 
 pdf: .venv/.ready
 	$(BIN)/python tools/pdf.py
+
+slides: _build/html/.built
+	@$(BIN)/python -c "import sphinx_revealjs" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt sphinx-revealjs
+	$(BIN)/python tools/slides.py
+
+sheets: _build/html/.built
+	$(BIN)/python tools/slides.py --sheets
 
 lab: .venv/.ready
 	@$(BIN)/python -c "import jupyterlab" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt jupyterlab

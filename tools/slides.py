@@ -1,7 +1,7 @@
 """Slides and problem sheets from the built book: its own statements, figures and exercises, by the plan book/slides.yml.
 
-    python tools/slides.py             slides: _build/slides/hour.html, week-1.html ... week-4.html
-    python tools/slides.py --sheets    problem sheets: _build/slides/sheet-1.pdf, sheet-1-solved.pdf, ...
+    python tools/slides.py             slides: _build/html/slides/hour.html, week-1.html ... week-4.html
+    python tools/slides.py --sheets    problem sheets: _build/html/slides/sheet-1.pdf, sheet-1-solved.pdf, ...
 
 Run after `make book`. The slides need the reveal.js in the package sphinx-revealjs and open from the folder, without a network: right
 arrow goes on, f fills the screen, s opens the notes with the clock. The sheets need Chromium or Chrome.
@@ -216,7 +216,17 @@ def furnish(folder, site):
             shutil.copy(site / "_images" / name, folder / "figures")
 
 
-def main(sheets=False, folder=ROOT / "_build" / "slides", site=ROOT / "_build" / "html"):
+def link(folder, site):
+    """On the built page for lecturers the names of slides and sheets lead to those that are there, and to no others."""
+    page = site / "book" / "teaching.html"
+    name = re.compile(r'(?:<a class="deck" href="[^"]*">)?'
+                      r'(<code class="[^"]*"><span class="pre">slides/([\w-]+\.(?:html|pdf))</span></code>)(?:</a>)?')
+    page.write_text(name.sub(lambda found: f'<a class="deck" href="../slides/{found[2]}">{found[1]}</a>' if (folder / found[2]).is_file()
+                             else found[1], page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def main(sheets=False, folder=None, site=ROOT / "_build" / "html"):
+    folder = folder or site / "slides"
     if not (site / "book" / "index.html").is_file():
         sys.exit("error: the book is not built; run: make book")
     book, plan = Book(site), yaml.safe_load((ROOT / "book" / "slides.yml").read_text(encoding="utf-8"))
@@ -229,7 +239,9 @@ def main(sheets=False, folder=ROOT / "_build" / "slides", site=ROOT / "_build" /
         furnish(folder, site)
         for page in sorted(folder.glob("sheet-*.html")):
             pdf.print_page(page, page.with_suffix(".pdf"))
+            page.unlink()  # what remains is the PDF
             print(f"a problem sheet: {page.with_suffix('.pdf')}")
+        link(folder, site)
         return
     carried = reveal()
     (folder / "reveal").mkdir(exist_ok=True)
@@ -239,6 +251,7 @@ def main(sheets=False, folder=ROOT / "_build" / "slides", site=ROOT / "_build" /
         (folder / f"{name}.html").write_text(deck(book, one), encoding="utf-8")
         print(f"slides: {(folder / f'{name}.html').as_uri()}")
     furnish(folder, site)
+    link(folder, site)
 
 
 if __name__ == "__main__":
