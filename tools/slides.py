@@ -249,9 +249,9 @@ def main(sheets=False, folder=None, site=ROOT / "_build" / "html"):
         shutil.copy(carried / source, folder / "reveal")
     for name, one in plan.items():
         (folder / f"{name}.html").write_text(deck(book, one), encoding="utf-8")
-        print(f"slides: {(folder / f'{name}.html').as_uri()}")
     furnish(folder, site)
     link(folder, site)
+    print(*(f"slides: {(folder / f'{name}.html').as_uri()}" for name in plan), sep="\n")
 
 
 if __name__ == "__main__":
