@@ -296,5 +296,5 @@ def test_numbers_outside_the_chapters():
     assert len([name for name in records["regression-models"].summary if "depth" in name]) == 16
     pages = [(BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "map", "teaching", "notation")]
     for page in (readme, changelog, *pages):
-        words = re.sub(r"`[^`]*`|\$.*?\$|Python 3\.\d+|CC BY 4\.0|## \d\.\d\.\d|\{[^}]*\}`[^`]*`", " ", page)
+        words = re.sub(r"`[^`]*`|\$.*?\$|Python 3\.\d+|CC BY(?:-SA)? \d\.0|\d\.\d MB|## \d\.\d\.\d|\{[^}]*\}`[^`]*`", " ", page)
         assert set(re.findall(r"\d+\.\d+", words)) <= {f"{hours:.1f}"}
