@@ -81,6 +81,6 @@ def test_slope_is_the_exponent():
 
 
 def test_table_is_aligned(capsys):
-    dl.table(["name", "gap"], [["a", 0.12345], ["long name", 12.0], ["none", "-"]], ["", ".2f"])
+    dl.table(["name", "gap"], [["a", 0.12345], ["long name", 12.0], ["none", "-"], ["lost", None]], ["", ".2f"])
     assert capsys.readouterr().out.splitlines() == [
-        "name         gap", "---------  -----", "a           0.12", "long name  12.00", "none           -"]
+        "name         gap", "---------  -----", "a           0.12", "long name  12.00", "none           -", "lost           -"]

@@ -72,10 +72,13 @@ def slope(xs: Numbers, ys: Numbers) -> float:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], formats: Sequence[str] | None = None) -> None:
-    """Print an aligned table: ``headers`` a list, ``rows`` lists of the same length, ``formats`` one format a column."""
+    """Print an aligned table: ``headers`` a list, ``rows`` lists of the same length, ``formats`` one format a column.
+
+    ``None`` is shown as a dash."""
     formats = formats or [""] * len(headers)
+    shown = [["-" if entry is None else entry for entry in row] for row in rows]
     cells = [[format(entry, "" if isinstance(entry, str) else form) for entry, form in zip(row, formats)]
-             for row in rows]
+             for row in shown]
     widths = [max(len(line[c]) for line in [list(headers), *cells]) for c in range(len(headers))]
     for line in [list(headers), ["-" * w for w in widths], *cells]:
         print("  ".join(entry.ljust(w) if c == 0 else entry.rjust(w)
