@@ -193,6 +193,15 @@ def test_modes(run):
         assert np.allclose(values, flow_of(single, [0.01], N, times).flatten(), rtol=1e-5), N
 
 
+def test_penalty_is_weighed(run):
+    found, record, weights = run("""[[10, 3, 0].map(k => ["data", "penalty", "data + penalty"].map(term =>
+        explore.penalty.shown("deep", term, explore.penalty.weight(k)))), explore.penalty.RECORD.deep, [10, 3, 0].map(explore.penalty.weight)]""")
+    assert weights == [5e-4, 5e-4 / 128, 0]
+    for terms, share in zip(found, (1, 1 / 128, 0)):
+        data, penalty = np.array(record["data"]), share * np.array(record["penalty"])
+        assert np.allclose(terms, [data, penalty, data + penalty], rtol=1e-12)
+
+
 def test_no_zero_has_a_minus(run):
     assert run("[-0.0001, -0.4, -0, 12.3456, -1.5].map(x => explore.fixed(x))") == ["0.000", "-0.400", "0.000", "12.346", "-1.500"]
 

@@ -1,5 +1,9 @@
 """One test for each claim of chapter 10, on other shapes, seeds and losses than the chapter, each with its control."""
 
+import json
+import re
+from pathlib import Path
+
 import deeplinear as dl
 import numpy as np
 import torch
@@ -225,6 +229,20 @@ def test_emp_mnist_total():
     assert max(first) < 8593 / 8
     share = {net: penalty[net][-1] / ends[net] for net in total}
     assert (share["original"] > 0.9).all() and (data["original"][-100:].mean(0) < 10 * data["deep"][-100:].mean(0)).all()  # control
+
+
+def test_the_interactive_figure_redraws_the_record():
+    """Medians over the seeds of means over a hundred batches; the sum of the two terms is the total that the tutorial prints."""
+    script = Path(__file__).parents[2] / "book" / "_static" / "explore" / "penalty.js"
+    drawn = json.loads(re.search(r"const RECORD = (\{.*?\n  \});", script.read_text(encoding="utf-8"), re.S).group(1))
+    steps = drawn.pop("steps")
+    assert len(steps) == 60 and (np.diff(steps) > 0).all() and (steps[0], steps[-1]) == (100, 8593)
+    medians = lambda runs: np.median([runs[step - 100:step].mean(0, dtype=float) for step in steps], 1)
+    for (net, found), *expected in zip(drawn.items(), *(runs.values() for runs in ten_passes()[1:]), strict=True):
+        for term, runs in zip(("data", "penalty"), expected):
+            np.testing.assert_allclose(found[term], medians(runs), rtol=5.1e-3, err_msg=f"{net} {term}")
+        np.testing.assert_allclose(np.add(found["data"], found["penalty"]), medians(expected[2]), rtol=0.03)  # control: without
+        assert (np.array(found["data"]) < 0.5 * medians(expected[2])).all()  # the penalty it is another curve
 
 
 def test_emp_mnist_total_follows_the_law_until_the_data_hold_it_up():
