@@ -195,7 +195,8 @@ def test_modes(run):
 
 def test_penalty_is_weighed(run):
     found, record, weights = run("""[[10, 3, 0].map(k => ["data", "penalty", "data + penalty"].map(term =>
-        explore.penalty.shown("deep", term, explore.penalty.weight(k)))), explore.penalty.RECORD.deep, [10, 3, 0].map(explore.penalty.weight)]""")
+        explore.penalty.shown("deep", term, explore.penalty.weight(k)))),
+        explore.penalty.RECORD.deep, [10, 3, 0].map(explore.penalty.weight)]""")
     assert weights == [5e-4, 5e-4 / 128, 0]
     for terms, share in zip(found, (1, 1 / 128, 0)):
         data, penalty = np.array(record["data"]), share * np.array(record["penalty"])

@@ -241,8 +241,8 @@ def test_the_interactive_figure_redraws_the_record():
     for (net, found), *expected in zip(drawn.items(), *(runs.values() for runs in ten_passes()[1:]), strict=True):
         for term, runs in zip(("data", "penalty"), expected):
             np.testing.assert_allclose(found[term], medians(runs), rtol=5.1e-3, err_msg=f"{net} {term}")
-        np.testing.assert_allclose(np.add(found["data"], found["penalty"]), medians(expected[2]), rtol=0.03)  # control: without
-        assert (np.array(found["data"]) < 0.5 * medians(expected[2])).all()  # the penalty it is another curve
+        np.testing.assert_allclose(np.add(found["data"], found["penalty"]), medians(expected[2]), rtol=0.03)
+        assert (np.array(found["data"]) < 0.5 * medians(expected[2])).all()  # control: without the penalty it is another curve
 
 
 def test_emp_mnist_total_follows_the_law_until_the_data_hold_it_up():
