@@ -207,3 +207,19 @@ def test_thm_saddles():
     # the control: one hidden unit has rows that depend on each other, and never reaches rank 2
     path = dl.flow.layers(half_square(Phi), [1e-4 * W for W in off_balance(5, 1, 3, 0.0, seed=4)], [1.6 * np.log(1e4)])
     assert worst(path.end_to_end[0] - Phi) > 0.1
+
+
+@pytest.mark.parametrize("r, h", [(2, 2), (3, 3), (3, 5)])
+def test_thm_saddles_asks_for_the_sign_of_the_goal(r, h):
+    """For a square goal of full rank the rows of Z are independent for starts of its sign, and for none of the other."""
+    seen = set()
+    for seed in range(12):
+        g = generator(seed)
+        u, v = (torch.linalg.qr(dl.normal(r, r, generator=g)).Q for _ in range(2))
+        W1, W2 = dl.balanced_init((r, h, r), g, std=1.0)
+        rows = v.T @ W1.T + u.T @ W2
+        alike = bool(torch.linalg.det(W2 @ W1) * torch.linalg.det(u @ v.T) > 0)
+        least = torch.linalg.svdvals(rows)[-1]
+        assert least > 1e-4 if alike else least < 1e-7, (seed, least)
+        seen.add(alike)
+    assert seen == {True, False}
