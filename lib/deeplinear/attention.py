@@ -66,12 +66,14 @@ def batched(p: Parameters, x: torch.Tensor, frozen: bool = False) -> torch.Tenso
     return F.linear(F.gelu(z), p["down"])
 
 
-def stream(p: Parameters, x: torch.Tensor, start: bool = True, eps: float | None = None) -> torch.Tensor:
+def stream(p: Parameters, x: torch.Tensor, start: bool = True, eps: float | None = None, centre: bool = False,
+           drop: torch.Tensor | float = 1.0) -> torch.Tensor:
     """A residual block between a stem and a head; ``start``: the stem alone starts the stream, else the data too; ``eps``: of
-    RMS norms before both readers, None for none."""
-    norm = (lambda z: z) if eps is None else (lambda z: F.rms_norm(z, (WIDTH,), None, eps))
+    RMS norms before both readers, of LayerNorms with ``centre``, None for none; ``drop``: dropout's factors on what is added."""
+    centred = (lambda z: z - z.mean(-1, keepdim=True)) if centre else (lambda z: z)
+    norm = (lambda z: z) if eps is None else (lambda z: F.rms_norm(centred(z), (WIDTH,), None, eps))
     x = F.linear(x, p["stem"], p["bstem"]) + (0 if start else x)
-    x = x + F.linear(F.relu(F.linear(norm(x), p["up"], p["bup"])), p["down"], p["bdown"])
+    x = x + drop * F.linear(F.relu(F.linear(norm(x), p["up"], p["bup"])), p["down"], p["bdown"])
     return F.linear(norm(x), p["head"])
 
 
@@ -140,6 +142,10 @@ def _writers(p):
     return sum(p[name].square().sum() for name in ("stem", "bstem", "down", "bdown"))
 
 
+def _columns(p):
+    return torch.cat([p[name].sum(0).flatten() for name in ("stem", "bstem", "down", "bdown")]).square()
+
+
 def cases() -> list[Case]:
     """The rows of the table of chapter 16, in its order."""
     turned, bare = (lambda p, x: attend(p, x, rope=True)), (lambda p, x: attend(p, x, eps=0.0, gains=False))
@@ -152,11 +158,14 @@ def cases() -> list[Case]:
     prenorm = lambda p: p["up"].square().sum(0) - p["gain"].square() - p["shift"].square()
     channels = lambda p: p["gq"].square() - p["gk"].square()
     queries = lambda p: gram(p, "q", HEADS).diagonal(dim1=-2, dim2=-1).sum(-1)
+    squared, twice = (lambda p, x: feed(p, x, lambda z: F.relu(z).square())), (lambda p: 2 * unit(p, "down") - unit(p, "gate"))
+    before = lambda p: torch.stack([unit(p, "up"), p["bup"].square()])
+    centred, dropped = (lambda p, x: stream(p, x, eps=1e-5, centre=True)), (lambda p, x: stream(p, x, drop=2 * (p["shift"] > 0)))
     return [
         Case("queries and keys", query_key, attend, "rotary positions", query_key, turned),
         Case("a group's sum", query_key, attend, "the group's other head", _one_head, attend),
         Case("values and outputs", value_output, turned, "a norm between them", value_output, lambda p, x: attend(p, x, middle=rms)),
-        Case("RoPE, a pair", _diagonal, turned, "QK-norm", _diagonal, gains),
+        Case("RoPE, a pair", _diagonal, turned, "QK-norm, with RoPE", _diagonal, lambda p, x: attend(p, x, rope=True, eps=1e-2)),
         Case("QK-norm's gains", channels, gains, "RoPE, one channel", channels, lambda p, x: attend(p, x, rope=True, eps=1e-2)),
         Case("the same, a RoPE pair", lambda p: pairs(channels(p)), lambda p, x: attend(p, x, rope=True, eps=1e-2),
              "keys' gains left out", lambda p: pairs(p["gq"].square()), lambda p, x: attend(p, x, rope=True, eps=1e-2)),
@@ -166,12 +175,15 @@ def cases() -> list[Case]:
         Case("ReGLU, down - gate", down_gate, reglu, "the bias", lambda p: down_gate(p | {"bgate": 0 * p["bgate"]}), reglu),
         Case("bilinear, both", lambda p: torch.cat([down_up(p), down_gate(p)]), bilinear, "up's bias",
              lambda p: down_up(p | {"bup": 0 * p["bup"]}), bilinear),
+        Case("squared ReLU, twice down", twice, squared, "down once", down_gate, squared),
         Case("gain before reading", prenorm, normed, "another reader", prenorm, lambda p, x: normed(p, x, post=True)),
-        Case("weights before BatchNorm", lambda p: unit(p, "up"), batched, "the batch's statistics", lambda p: unit(p, "up"),
+        Case("weights before BatchNorm", before, batched, "the batch's statistics", before,
              lambda p, x: batched(p, x, frozen=True)),
         Case("stream, linear readers", _streams, stream, "a stream without data", _streams, lambda p, x: stream(p, x, start=False)),
+        Case("the same with dropout", lambda p: _streams(p).diagonal(), dropped, "off the diagonal", _streams, dropped),
         Case("stream, RMS readers", _writers, lambda p, x: stream(p, x, eps=0.0), "eps = 0", _writers,
              lambda p, x: stream(p, x, eps=1e-2)),
+        Case("stream, LayerNorm readers", _columns, centred, "a mean taken away", _columns, lambda p, x: stream(p, x, eps=1e-5)),
     ]
 
 

@@ -54,7 +54,7 @@ def on_matrices(parameters: Iterable[torch.nn.Parameter], lr: float, weight_deca
 def alignment(record: Record, names: Mapping[str, str]) -> list[list]:
     """The rows of the table of chapter 16 from the record ``pretrained``: for each of ``names``, of a model in the record to
     the one to print, and each law: name, law, number of heads, median cosine, heads above all their rotations, the least
-    cosine that gradient flow would leave, and in the median the law's norm over that at the start."""
+    cosine that gradient flow would leave, and the law's norm over that at the start, the median, the least and the most."""
     rows = []
     for key, name in names.items():
         cosines, rotated, predicted, grown = (record.arrays[f"{key} {part}"] for part in
@@ -62,5 +62,5 @@ def alignment(record: Record, names: Mapping[str, str]) -> list[list]:
         for i, law in ((0, "q, k"), (2, "biases"), (1, "o, v")):
             above = int((cosines[i] > rotated[i, 0]).sum())
             rows.append([name, law, len(cosines[i]), cosines[i].median().item(), above, predicted[i, 0].min().item(),
-                         grown[i].median().item()])
+                         *(part.item() for part in (grown[i].median(), grown[i].min(), grown[i].max()))])
     return rows
