@@ -143,7 +143,7 @@ def test_a_first_visit_is_light_and_the_next_page_adds_little(chromium, server):
 CUT = """[...document.querySelectorAll('.bd-article figure img, .bd-article figure .panels > svg, .bd-article .verdict')].filter(part => {
     const box = part.closest('figure, pre'), edge = box.getBoundingClientRect(), own = part.getBoundingClientRect();
     return own.left < Math.max(edge.left, 0) - 1 || own.right > Math.min(edge.right, 360) + 1 || part.scrollWidth > part.clientWidth + 1
-        || (part.matches('img, svg') && own.height > 60 && own.width < 100);
+        || (part.matches('img, svg') && own.height > 60 && own.width < Math.min(100, parseFloat(part.style.width || 100) - 1));
     }).map(part => part.outerHTML.slice(0, 120))"""
 STACKED = """[...document.querySelectorAll('.bd-article .panels')].map(
     box => [...box.children].map(part => part.getBoundingClientRect().top))"""
