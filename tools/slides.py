@@ -220,7 +220,7 @@ def link(folder, site):
     """On the built page for lecturers the names of slides and sheets lead to those that are there, and to no others."""
     page = site / "book" / "teaching.html"
     name = re.compile(r'(?:<a class="deck" href="[^"]*">)?'
-                      r'(<code class="[^"]*"><span class="pre">slides/([\w-]+\.(?:html|pdf))</span></code>)(?:</a>)?')
+                      r'(<code class="[^"]*">slides/([\w-]+\.(?:html|pdf))</code>)(?:</a>)?')
     page.write_text(name.sub(lambda found: f'<a class="deck" href="../slides/{found[2]}">{found[1]}</a>' if (folder / found[2]).is_file()
                              else found[1], page.read_text(encoding="utf-8")), encoding="utf-8")
 
