@@ -21,6 +21,7 @@ import pdf
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import maths  # noqa: E402
+from folds import end_of_box  # noqa: E402
 
 LABEL = re.compile(r"(?:thm|lem|cor|prop|def|emp|fig|eq|ex)-[a-z0-9-]+")
 MACROS = maths.commands(yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["maths_macros"])
@@ -64,12 +65,7 @@ def cut(text, name):
     opened = re.search(rf'<(\w+)\b[^>]*\sid="{re.escape(name)}"[^>]*>', text)
     if opened is None:
         raise KeyError(name)
-    depth = 0
-    for tag in re.finditer(rf"<(/?){opened[1]}\b[^>]*>", text[opened.start():]):
-        depth += -1 if tag[1] else 1
-        if depth == 0:
-            return text[opened.start():opened.start() + tag.end()]
-    raise ValueError(f"the element {name} is not closed")
+    return text[opened.start():end_of_box(text, opened.end(), opened[1])] + f"</{opened[1]}>"
 
 
 def without(text, tag, kind):
@@ -98,7 +94,7 @@ class Book:
         self.pages = {page.stem: page.read_text(encoding="utf-8") for page in sorted((site / "book").glob("*.html"))}
         self.where = {}
         for name, text in self.pages.items():
-            for found in re.findall(r'\sid="(?:equation-)?((?:thm|lem|cor|prop|def|emp|fig|eq|ex)-[a-z0-9-]+)"', text):
+            for found in re.findall(rf'\sid="(?:equation-)?({LABEL.pattern})"', text):
                 self.where.setdefault(found, name)
 
     def raw(self, label):

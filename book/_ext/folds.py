@@ -10,11 +10,11 @@ SOLUTION = re.compile(r'<div class="solution dropdown admonition"( id="[^"]*")>\
 MARKER = re.compile(r'<span class="sd-summary-state-marker.*?</svg></span>', re.S)
 
 
-def end_of_box(text, start):
-    """Where the box ends whose first ``div`` begins before ``start``."""
+def end_of_box(text, start, tag="div"):
+    """Where the closing ``tag`` of the box begins that was opened before ``start``."""
     depth = 1
-    for found in re.finditer(r"<div\b|</div>", text[start:]):
-        depth += 1 if found[0] == "<div" else -1
+    for found in re.finditer(rf"<(/?){tag}\b", text[start:]):
+        depth += -1 if found[1] else 1
         if depth == 0:
             return start + found.start()
     raise ValueError("a box is not closed")

@@ -15,7 +15,7 @@ def piece(text, anchor):
     found = re.search(SHOWN.format(re.escape(anchor)), text)
     if not found:
         return None
-    end = text.index("</figure>", found.end()) + len("</figure>") if found[1] == "figure" else end_of_box(text, found.end()) + len("</div>")
+    end = end_of_box(text, found.end(), found[1]) + len(f"</{found[1]}>")
     shown = re.sub(r'<a class="headerlink".*?</a>|<p class="in-library">.*?</p>', "", text[found.start():end], flags=re.S)
     return re.sub(r"<[a-z][^>]*>", lambda tag: re.sub(r' (?:id|role)="[^"]*"', "", tag[0]), shown)
 
