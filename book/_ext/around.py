@@ -48,11 +48,11 @@ def citation(page, title, address):
     """The page as BibTeX."""
     about = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     book, year = about["title"], str(about["date-released"])[:4]
-    fields = {"author": "{" + " and ".join(author["name"] for author in about["authors"]) + "}", "title": title, "booktitle": book,
-              "year": year, "version": about["version"], **({"url": f"{address}{page}.html"} if address else {})}
-    kind = "incollection" if title != book.split(":")[0] else "book"
-    if kind == "book":
-        fields["title"] = fields.pop("booktitle")
+    whole = title == book.split(":")[0]
+    names = {"title": book} if whole else {"title": title, "booktitle": book}
+    fields = {"author": "{" + " and ".join(author["name"] for author in about["authors"]) + "}", **names, "year": year,
+              "version": about["version"], **({"url": f"{address}{page}.html"} if address else {})}
+    kind = "book" if whole else "incollection"
     lines = "".join(f"  {name:9} = {{{value}}},\n" for name, value in fields.items())
     return f"@{kind}{{depth{year}{re.sub(r'[^a-z]', '', page.split('/')[-1])},\n{lines}}}"
 
