@@ -1,4 +1,4 @@
-"""What may go wrong, one test for each row of the README's table: nothing recorded is lost, every message says what next."""
+"""What may go wrong, one test for each row of the table in book/running.md: nothing recorded is lost, every message says what next."""
 
 import contextlib
 import ctypes
@@ -52,7 +52,7 @@ def same(one, other):
 
 
 def test_every_row_of_the_table_has_its_test():
-    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## When something goes wrong")[2]
+    table = (ROOT / "book/running.md").read_text(encoding="utf-8").partition("## When something goes wrong")[2]
     rows = [line.rsplit("|", 2)[1].strip(" `") for line in table.splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 16
     for name in rows:

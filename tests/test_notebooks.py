@@ -285,16 +285,17 @@ def test_one_sentence_a_line():
 
 def test_numbers_outside_the_chapters():
     """What the README and the changelog say of the records, and every decimal there, is what the records say."""
-    readme, changelog = ((BOOK.parent / name).read_text(encoding="utf-8") for name in ("README.md", "book/changelog.md"))
+    readme, running, changelog = ((BOOK.parent / name).read_text(encoding="utf-8")
+                                  for name in ("README.md", "book/running.md", "book/changelog.md"))
     records = {path.stem: dl.recorded.load(path.stem, quiet=True) for path in (BOOK / "results").glob("*.json")}
     hours = sum(record.provenance["wall_seconds"] for record in records.values()) / 3600
-    assert f"({hours:.1f} hours on two cores" in readme
+    assert f"({hours:.1f} hours on two cores" in running
     phase = records["phase-diagram"]
     runs = len(phase.metrics) * phase.config["draws"] * len(phase.config["seeds"]) * phase.config["rates"][2]
     assert 80_000 <= runs < 85_000
     assert "eighty thousand runs" in changelog and "sixteen models" in changelog
     assert len([name for name in records["regression-models"].summary if "depth" in name]) == 16
     pages = [(BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "map", "teaching", "notation")]
-    for page in (readme, changelog, *pages):
+    for page in (readme, running, changelog, *pages):
         words = re.sub(r"`[^`]*`|\$.*?\$|Python 3\.\d+|CC BY(?:-SA)? \d\.0|\d\.\d MB|## \d\.\d\.\d|\{[^}]*\}`[^`]*`", " ", page)
         assert set(re.findall(r"\d+\.\d+", words)) <= {f"{hours:.1f}"}
