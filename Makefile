@@ -31,7 +31,7 @@ book: _build/html/.built
 	@$(BIN)/python -c "from pathlib import Path; print('the book:', Path('_build/html/index.html').absolute().as_uri())"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/test_site.py --ignore=tests/test_browser.py --ignore=tests/test_touch.py \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests --ignore=tests/test_site.py --ignore=tests/test_browser.py --ignore=tests/test_touch.py \
 	  --ignore=tests/test_slides_browser.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval book
 	$(MAKE) --no-print-directory book

@@ -20,6 +20,16 @@ settings.register_profile("search", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
+# Most of these start processes; last, they would keep one core waiting for the other. The Makefile keeps this order.
+LONGEST_FIRST = ("shake", "shards", "mutations", "recorded", "gpu", "failures", "networks_random", "formal", "release", "sources",
+                 "asking")
+
+
+def pytest_collection_modifyitems(items):
+    names = [f"test_{name}" for name in LONGEST_FIRST]
+    items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+
+
 class TorchRandom:
     """PyTorch's global generator as hypothesis wants one, so that each example draws the same at every repetition."""
 
