@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -55,3 +57,12 @@ def test_a_ring_is_found():
             assert "'a'" in str(error)
         else:
             raise AssertionError("no ring was found")
+
+
+def test_what_is_slow_to_import_waits_until_it_is_asked_for():
+    script = ("import sys, deeplinear as dl\n"
+              "slow = {'matplotlib', 'scipy.stats', 'pandas', 'distributed'}\n"
+              "print(sorted(slow & sys.modules.keys()))\ndl.plots\nprint(sorted(slow & sys.modules.keys()))\n"
+              "print([name for name in dl.__all__ if getattr(dl, name) is None or name not in dir(dl)])\n")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "['matplotlib']", "[]"]

@@ -285,8 +285,7 @@ def test_one_sentence_a_line():
 
 def test_numbers_outside_the_chapters():
     """What the README and the changelog say of the records, and every decimal there, is what the records say."""
-    readme, running, changelog = ((BOOK.parent / name).read_text(encoding="utf-8")
-                                  for name in ("README.md", "book/running.md", "book/changelog.md"))
+    readme, running, changelog = ((BOOK / name).read_text(encoding="utf-8") for name in ("../README.md", "running.md", "changelog.md"))
     records = {path.stem: dl.recorded.load(path.stem, quiet=True) for path in (BOOK / "results").glob("*.json")}
     hours = sum(record.provenance["wall_seconds"] for record in records.values()) / 3600
     assert f"({hours:.1f} hours on two cores" in running

@@ -102,7 +102,7 @@ def test_workers_stop_with_their_command(tmp_path, alone, how):
     if how == signal.SIGINT:  # as a terminal does it, to the whole group
         os.killpg(command.pid, how)
     else:
-        command.kill()
+        command.send_signal(how)
     command.wait(timeout=30)
     wait_for(lambda: not in_session(command.pid), 30)
     assert ("KeyboardInterrupt" in (tmp_path / "errors").read_text()) == (how == signal.SIGINT)

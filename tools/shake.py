@@ -50,8 +50,9 @@ def run(notebooks, setting, folder):
     if "NPY_DISABLE_CPU_FEATURES" in setting:
         environment["NPY_DISABLE_CPU_FEATURES"] = disabled(setting["NPY_DISABLE_CPU_FEATURES"])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "2" if len(notebooks) > 1 else "0", "--dist", "loadfile", "--nbval", "-c", str(ROOT / "pyproject.toml"),
-         "--rootdir", str(ROOT), "-p", "conftest", "-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}",
+        [sys.executable, "-m", "pytest", "-q", "-n", "2" if len(notebooks) > 1 else "0", "--dist", "loadfile", "--nbval",
+         "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "conftest", "-p", "no:cacheprovider",
+         "-o", "junit_family=xunit1", f"--junitxml={report}",
          *map(str, notebooks)],
         cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1) or not report.exists():

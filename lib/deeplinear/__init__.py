@@ -5,20 +5,25 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 ``checks``, ``plots`` and ``recorded`` look.
 """
 
-from . import (adapters, asking, attention, chain, checks, conservation, convnet, data, decay, deepening, descent, exact,
-               experiments, factorisation, field, flow, folding, heads, homogeneous, imbalanced, ledger, losses, modes, networks,
-               optimizers, plots, polar, preconditioner, products, recorded, shards, sources, stiff, transformer, tuning,
-               verification)
-from .asking import ask
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import (chain, checks, conservation, convnet, data, decay, deepening, descent, exact, factorisation, field, flow, homogeneous,
+               imbalanced, ledger, losses, modes, optimizers, polar, preconditioner, products, recorded, shards, sources,
+               transformer)
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
                     near_zero_init, normal, seeded, uniform)
 from .checks import check, control, slope, table
 from .deepening import deepen
 from .descent import Group, sweep, train
-from .folding import fold
 from .losses import LpLoss, Polynomial
-from .networks import laws
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
+
+if TYPE_CHECKING:
+    from . import adapters, asking, attention, experiments, folding, heads, networks, plots, stiff, tuning, verification
+    from .asking import ask
+    from .folding import fold
+    from .networks import laws
 
 __all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attention", "balanced_init", "chain", "check", "checks",
            "conservation", "control", "convnet", "data", "decay", "deepen", "deepening", "descent", "end_to_end", "exact",
@@ -29,3 +34,18 @@ __all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attentio
            "transformer", "tuning", "uniform", "verification"]
 
 __version__ = recorded.version("deeplinear")
+
+# Imported when first asked for: what needs Matplotlib, scipy.stats or torch.export takes longer to import than PyTorch.
+LATER = {**dict.fromkeys(("adapters", "asking", "attention", "experiments", "folding", "heads", "networks", "plots", "stiff", "tuning",
+                          "verification")), "ask": "asking", "fold": "folding", "laws": "networks"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATER:
+        raise AttributeError(f"module 'deeplinear' has no attribute {name!r}")
+    home = LATER[name]
+    return getattr(importlib.import_module(f"deeplinear.{home}"), name) if home else importlib.import_module(f"deeplinear.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})
