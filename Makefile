@@ -52,8 +52,11 @@ slides: _build/html/.built
 sheets: _build/html/.built
 	$(BIN)/python tools/slides.py --sheets
 
+# The extension shows theorems and proofs; the pictures that are stored show in notebooks that are trusted.
 lab: .venv/.ready
-	@$(BIN)/python -c "import jupyterlab" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt jupyterlab
+	@$(BIN)/python -c "import jupyterlab, jupyterlab_myst" 2>/dev/null || \
+	  $(BIN)/python -m pip install -q -c constraints.txt jupyterlab jupyterlab-myst
+	@$(BIN)/jupyter trust book/*.ipynb >/dev/null
 	$(BIN)/jupyter lab book/01-warm-up.ipynb
 
 refresh: .venv/.ready

@@ -53,6 +53,28 @@ def test_copies_to_launch_install_the_library_first(tmp_path):
     assert [path.name for path in copies] == sorted(path.name for path in (ROOT / "book").glob("*.ipynb"))
     first, *others = nbformat.read(copies[0], as_version=4).cells
     assert first.source == f'%pip install -q "deeplinear @ git+{REPOSITORY}@v1.0.0"'
-    assert others == nbformat.read(ROOT / "book" / copies[0].name, as_version=4).cells
+    book = nbformat.read(ROOT / "book" / copies[0].name, as_version=4).cells
+    assert [cell for cell in others if cell.cell_type == "code"] == [cell for cell in book if cell.cell_type == "code"]
+    assert [cell.id for cell in others] == [cell.id for cell in book]
+    left = re.compile(r":::|\{[\w:-]+\}`|^\(\S+\)=$|\$\$ *\(eq-|^:label:", re.M)
+    for copy in copies:
+        for cell in nbformat.read(copy, as_version=4).cells:
+            assert cell.cell_type == "code" or not left.search(cell.source), f"{copy.name}, {cell.id}: a reader of Colab sees MyST"
     with pytest.raises(SystemExit, match="expected the address"):
         launch.main(tmp_path, "git@host", "v1")
+
+
+def test_a_copy_to_launch_says_in_markdown_what_the_book_says_in_directives():
+    text = (":::{prf:theorem} Balance\n:label: thm-b\n\nBy {eq}`eq-a`,\n\n$$ a = b $$ (eq-a)\n:::\n\n:::{dropdown} Proof\n"
+            "Proof of {prf:ref}`thm-b`.\nSay {cite:p}`du2018, saxe2014`. $\\blacksquare$\n:::\n\n"
+            ":::{exercise} Break it\n:label: ex-b\n\nHow?\n:::\n\n"
+            ":::{solution-start} ex-b\n:class: dropdown\n:::\n\nSo.\n\n:::{solution-end}\n:::")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("(sec-x)=\n# Layers\n\n" + text)])
+    named = launch.names([("07-x", notebook), ("networks", notebook)])
+    assert named == {"thm-b": "Theorem 7.1", "eq-a": "(7.1)", "ex-b": "Exercise 7.1", "sec-x": "Layers"}
+    said = launch.plain(text, named, launch.works(ROOT / "book" / "references.bib"))
+    assert said.startswith("**Theorem 7.1 (Balance).**\n\nBy (7.1),\n\n$$ a = b \\tag{7.1}$$\n\n<details><summary>Proof</summary>\n\n"
+                           "Proof of Theorem 7.1.\n")
+    assert "Say (Du et al., 2018; Saxe et al., 2014). $\\blacksquare$\n\n</details>" in said
+    after = said.split("</details>")[1].split("\n\n")[1:]
+    assert after == ["**Exercise 7.1 (Break it).**", "How?", "*Solution of Exercise 7.1.*", "So.", ""]

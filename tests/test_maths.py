@@ -14,7 +14,7 @@ MACROS = MATHS["commands"](CONFIGURED)
 
 
 def test_the_books_commands_become_common_tex():
-    assert MATHS["expand"](r"\norm{\norm{W^\T}_F^{2}} \in \R", MACROS) == r"\lVert \lVert W^{\top} \rVert_F^{2} \rVert \in \mathbb{R}"
+    assert MATHS["expand"](r"\norm{\norm{W^\T}_F^{2}} \in \R", MACROS) == r"\lVert \lVert W^\top \rVert_F^{2} \rVert \in \mathbb{R}"
     assert MATHS["expand"](r"\inner {a, \{b\}} \Tr \top", MACROS) == r"\langle a, \{b\} \rangle \Tr \top"
 
 

@@ -3,7 +3,8 @@
     python tools/refresh.py [NOTEBOOK ...]      (default: every notebook of book/, and the cover)
 
 The only way outputs change. Normal form keeps diffs small and outputs comparable: short stable cell ids, counts 1..n,
-no timing or widget metadata, streams merged, keys sorted. Run twice, it changes nothing the second time.
+no timing or widget metadata, streams merged, keys sorted, formulas without the book's own commands, which no other place
+that shows a notebook knows. Run twice, it changes nothing the second time.
 """
 
 import json
@@ -13,12 +14,17 @@ import sys
 from pathlib import Path
 
 import nbformat
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from deeplinear import checks, plots
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
+sys.path.insert(0, str(BOOK / "_ext"))
+import maths  # noqa: E402
+
+MACROS = maths.commands(yaml.safe_load((BOOK.parent / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["maths_macros"])
 THREADS = os.environ.get("NBVAL_THREADS", "1")  # tools/shake.py tries two
 ENVIRONMENT = {"OMP_NUM_THREADS": THREADS, "MKL_NUM_THREADS": THREADS, "OPENBLAS_NUM_THREADS": THREADS, "PYTHONHASHSEED": "0"}
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -37,7 +43,8 @@ def normal_form(notebook):
     """The text of ``notebook`` in normal form."""
     cells, count = [], 0
     for cell in notebook.cells:
-        kept = {"cell_type": cell.cell_type, "id": cell.id, "source": cell.source.rstrip().splitlines(keepends=True),
+        source = maths.expand(cell.source, MACROS) if cell.cell_type == "markdown" else cell.source
+        kept = {"cell_type": cell.cell_type, "id": cell.id, "source": source.rstrip().splitlines(keepends=True),
                 "metadata": {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}}
         if cell.cell_type == "code":
             count += 1

@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11.0", "3.11.2", "3.12", "3.13", "3.14")
 SYSTEMS = {"Linux x86": "x86_64-manylinux_2_28", "Linux ARM": "aarch64-manylinux_2_28",
            "macOS 14 ARM": "aarch64-apple-darwin", "Windows": "x86_64-pc-windows-msvc"}
-ON_DEMAND = ("jupyterlab", "sphinx-revealjs", "uv")  # what make installs when it is asked for
+ON_DEMAND = ("jupyterlab", "jupyterlab-myst", "sphinx-revealjs", "uv")  # what make installs when it is asked for
 # A build of torch pins these itself, each build its own: one that a reader chose would contradict those of another.
 OF_TORCH = re.compile(r"(nvidia|cuda)-|triton$")
 HEADER = """\
-# Every package of the environment, JupyterLab for make lab and reveal.js for make slides included, for every Python
+# Every package of the environment, JupyterLab with its MyST for make lab and reveal.js for make slides included, for every Python
 # from 3.11.0 and for Linux, macOS and Windows; what a CUDA build of torch brings along is pinned by that build.
 # Made by make constraints, checked by make resolve. To renew a package, remove its line first.
 """
