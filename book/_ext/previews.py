@@ -20,11 +20,8 @@ def piece(text, anchor):
     return re.sub(r"<[a-z][^>]*>", lambda tag: re.sub(r' (?:id|role)="[^"]*"', "", tag[0]), shown)
 
 
-def write_previews(app, failure):
-    if failure or app.builder.name != "html":
-        return
-    folder = Path(app.outdir) / "book"
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.html"))}
+def write_previews(app, pages):
+    texts = {name.removeprefix("book/"): text for name, text in pages.items() if name.startswith("book/")}
     wanted = {}
     for name, text in texts.items():
         for page, anchor, table_page, table_anchor in LINK.findall(text):
@@ -39,8 +36,3 @@ def write_previews(app, failure):
         if shown:
             data = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
             (target / f"{name}.js").write_text(f'previews("{name}", {data});\n', encoding="utf-8")
-
-
-def setup(app):
-    app.connect("build-finished", write_previews)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
