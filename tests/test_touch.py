@@ -94,6 +94,41 @@ def test_the_first_tap_shows_and_the_second_goes(chromium):
         page.wait_for_url("**/book/02-balanced-layers.html#thm-balance-flow")
 
 
+def test_a_marked_symbol_shows_its_row_of_the_notation_from_the_files(chromium):
+    with Visit(chromium, width=900) as visit:
+        page, box = visit.open(f"{SITE.as_uri()}/{DENSEST}.html"), visit.page.locator("#preview")
+        page.locator("div.formula [data-symbol=symbol-A-W]").first.hover()
+        box.wait_for()
+        assert "operator of depth" in box.text_content()
+        assert box.locator("td").first.evaluate("cell => getComputedStyle(cell).display") == "block"
+        assert not [name for name, count in page.evaluate(IDS).items() if count > 1]
+        page.mouse.move(1, 1)
+        box.wait_for(state="hidden")
+        link = page.locator("a.symbol[href$=symbol-W-e]")
+        link.focus()
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")
+        box.wait_for()
+        assert "end-to-end matrix" in box.text_content() and link.get_attribute("aria-describedby") == "preview"
+        assert not visit.errors
+        assert Axe().run(page, "#preview").response["violations"] == []
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/book/notation.html#symbol-W-e")
+
+
+def test_a_tap_on_a_symbol_shows_it_and_leads_nowhere(chromium):
+    with Visit(chromium, width=390, has_touch=True) as visit:
+        page = visit.page
+        page.goto(f"{SITE.as_uri()}/{DENSEST}.html")
+        symbol, box = page.locator("div.formula [data-symbol=symbol-A-W]").first, page.locator("#preview")
+        symbol.tap()
+        box.wait_for()
+        assert "operator of depth" in box.text_content() and "Tap the link again" not in box.text_content()
+        symbol.tap()
+        box.wait_for(state="hidden")
+        assert page.url.endswith("03-end-to-end.html")
+
+
 @pytest.mark.parametrize(("query", "first"), [
     ("balanced", "2. Balanced layers"), ("balanced layers", "2. Balanced layers"), ("Theorem 3.4", "Theorem 3.4 (End-to-end dynamics)"),
     ("thm 3.4", "Theorem 3.4 (End-to-end dynamics)"), ("Fig. 3.1", "Fig. 3.1"), ("sigma", "Notation"), ("W_N", "Notation"),

@@ -10,6 +10,7 @@ import links
 import offline
 import panels
 import previews
+import symbols
 
 
 def each(change):
@@ -18,8 +19,8 @@ def each(change):
 
 
 MENDS = (each(offline.lean), each(access.mend))  # what the one page that is printed needs too
-STEPS = (MENDS[0], links.number_the_claims, panels.stack_panels, each(folds.fold), MENDS[1], finding.write_search, previews.write_previews,
-         around.write_around)
+STEPS = (MENDS[0], links.number_the_claims, panels.stack_panels, each(folds.fold), MENDS[1], symbols.mark_symbols, finding.write_search,
+         previews.write_previews, around.write_around)
 
 
 def finish_pages(app, failure):
