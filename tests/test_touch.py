@@ -24,6 +24,22 @@ def test_no_column_of_the_notation_is_cut(chromium, width):
             return cell.getBoundingClientRect().right > box.right + 1; }).length""") == 0
 
 
+APART = """[...document.querySelectorAll('div.cell:has(> details.code)')].map(cell => {
+    const [label, output] = [cell.querySelector('summary'), cell.querySelector('.output pre')].map(part => {
+        const text = document.createTreeWalker(part, NodeFilter.SHOW_TEXT), range = document.createRange();
+        range.selectNodeContents(text.nextNode());
+        const line = [...range.getClientRects()].find(box => box.width > 0) ?? part.getBoundingClientRect();
+        return (line.top + line.bottom) / 2; });
+    return [cell.textContent.slice(0, 60), label - output]; }).filter(found => Math.abs(found[1]) > 3)"""
+
+
+def test_the_label_of_a_check_stands_on_the_line_of_its_verdict(chromium):
+    with Visit(chromium) as visit:
+        visit.page.goto(f"{SITE.as_uri()}/book/02-balanced-layers.html")  # where some verdicts take two lines
+        wrapped = "[...document.querySelectorAll('.verdict')].filter(verdict => verdict.getBoundingClientRect().height > 25).length"
+        assert visit.page.evaluate(wrapped) > 0 and visit.page.evaluate(APART) == []
+
+
 @pytest.mark.parametrize("script", [True, False])
 def test_a_check_shows_its_verdict_and_opens_its_code(chromium, script):
     with Visit(chromium, java_script_enabled=script) as visit:
