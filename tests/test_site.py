@@ -4,6 +4,7 @@ import html
 import json
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ import yaml
 import fonts
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import symbols  # noqa: E402  # beside the build
+
 SITE = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
@@ -181,6 +185,22 @@ def test_previews_hold_what_chapters_refer_to():
         assert shown.startswith("previews(") and ' id=\\"' not in shown and len(shown) < 150_000
         for label in re.findall(r'href="#((?:thm|lem|prop|cor|def|fig)-[^"]+)"[^>]*><span', article(page)):
             assert f'"{label}":' in shown, label
+
+
+@pytest.mark.parametrize("tex", symbols.SYMBOLS)
+def test_a_marked_symbol_stands_only_in_chapters_that_were_read(tex):
+    """Where a chapter begins to use it, read what it means there; if that is not its row of the notation, it must not be marked."""
+    drawn = {page: re.sub(r'<annotation.*?</annotation>| data-symbol="[^"]*"', "", read(page), flags=re.S) for page in CHAPTERS}
+    assert tuple(int(page[5:7]) for page in CHAPTERS if symbols.PATTERNS[tex].search(drawn[page])) == symbols.SYMBOLS[tex]
+
+
+def test_symbols_are_marked_once_in_a_section_and_few_are_links():
+    shown = (SITE / "_static" / "previews" / "notation.js").read_text(encoding="utf-8")
+    for page in CHAPTERS:
+        for part in symbols.BEGIN.split(article(page)):
+            found = re.findall(r' data-symbol="([^"]+)"', re.sub(r'<a class="symbol".*?</a>', "", part, flags=re.S))
+            assert len(found) <= len(symbols.SYMBOLS) and all(f'"{name}":' in shown for name in found), page
+        assert 1 <= article(page).count('<a class="symbol"') <= 8, page
 
 
 def test_the_front_page_is_reached_from_the_root():

@@ -24,6 +24,22 @@ def test_no_column_of_the_notation_is_cut(chromium, width):
             return cell.getBoundingClientRect().right > box.right + 1; }).length""") == 0
 
 
+APART = """[...document.querySelectorAll('div.cell:has(> details.code)')].map(cell => {
+    const [label, output] = [cell.querySelector('summary'), cell.querySelector('.output pre')].map(part => {
+        const text = document.createTreeWalker(part, NodeFilter.SHOW_TEXT), range = document.createRange();
+        range.selectNodeContents(text.nextNode());
+        const line = [...range.getClientRects()].find(box => box.width > 0) ?? part.getBoundingClientRect();
+        return (line.top + line.bottom) / 2; });
+    return [cell.textContent.slice(0, 60), label - output]; }).filter(found => Math.abs(found[1]) > 3)"""
+
+
+def test_the_label_of_a_check_stands_on_the_line_of_its_verdict(chromium):
+    with Visit(chromium) as visit:
+        visit.page.goto(f"{SITE.as_uri()}/book/02-balanced-layers.html")  # where some verdicts take two lines
+        wrapped = "[...document.querySelectorAll('.verdict')].filter(verdict => verdict.getBoundingClientRect().height > 25).length"
+        assert visit.page.evaluate(wrapped) > 0 and visit.page.evaluate(APART) == []
+
+
 @pytest.mark.parametrize("script", [True, False])
 def test_a_check_shows_its_verdict_and_opens_its_code(chromium, script):
     with Visit(chromium, java_script_enabled=script) as visit:
@@ -92,6 +108,41 @@ def test_the_first_tap_shows_and_the_second_goes(chromium):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         link.tap()
         page.wait_for_url("**/book/02-balanced-layers.html#thm-balance-flow")
+
+
+def test_a_marked_symbol_shows_its_row_of_the_notation_from_the_files(chromium):
+    with Visit(chromium, width=900) as visit:
+        page, box = visit.open(f"{SITE.as_uri()}/{DENSEST}.html"), visit.page.locator("#preview")
+        page.locator("div.formula [data-symbol=symbol-A-W]").first.hover()
+        box.wait_for()
+        assert "operator of depth" in box.text_content()
+        assert box.locator("td").first.evaluate("cell => getComputedStyle(cell).display") == "block"
+        assert not [name for name, count in page.evaluate(IDS).items() if count > 1]
+        page.mouse.move(1, 1)
+        box.wait_for(state="hidden")
+        link = page.locator("a.symbol[href$=symbol-W-e]")
+        link.focus()
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")
+        box.wait_for()
+        assert "end-to-end matrix" in box.text_content() and link.get_attribute("aria-describedby") == "preview"
+        assert not visit.errors
+        assert Axe().run(page, "#preview").response["violations"] == []
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/book/notation.html#symbol-W-e")
+
+
+def test_a_tap_on_a_symbol_shows_it_and_leads_nowhere(chromium):
+    with Visit(chromium, width=390, has_touch=True) as visit:
+        page = visit.page
+        page.goto(f"{SITE.as_uri()}/{DENSEST}.html")
+        symbol, box = page.locator("div.formula [data-symbol=symbol-A-W]").first, page.locator("#preview")
+        symbol.tap()
+        box.wait_for()
+        assert "operator of depth" in box.text_content() and "Tap the link again" not in box.text_content()
+        symbol.tap()
+        box.wait_for(state="hidden")
+        assert page.url.endswith("03-end-to-end.html")
 
 
 @pytest.mark.parametrize(("query", "first"), [

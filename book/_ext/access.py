@@ -1,7 +1,6 @@
 """What the theme's pages lack for readers with a keyboard or a screen reader, and marks on what a check printed."""
 
 import re
-from pathlib import Path
 
 MENDS = (
     # A name that differs from the words on a button cannot be spoken to; the words alone are the name.
@@ -28,18 +27,7 @@ MENDS = (
 )
 
 
-def mend_pages(app, failure):
-    if failure or app.builder.format != "html":
-        return
-    for path in Path(app.outdir).rglob("*.html"):
-        text = path.read_text(encoding="utf-8")
-        mended = text
-        for pattern, replacement in MENDS:
-            mended = re.sub(pattern, replacement, mended)
-        if mended != text:
-            path.write_text(mended, encoding="utf-8")
-
-
-def setup(app):
-    app.connect("build-finished", mend_pages)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+def mend(text):
+    for pattern, replacement in MENDS:
+        text = re.sub(pattern, replacement, text)
+    return text

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import yaml
 
-from finding import pages, words
+from finding import contents, words
 
 ROOT = Path(__file__).parents[2]
 TITLE = re.compile(r"<h1>(.*?)</h1>(?!\n<p class=\"around\">)", re.S)
@@ -78,21 +78,12 @@ def around(text, page, source, repository, pdf):
     return text.replace("</head>", head + "</head>", 1).replace("</article>", cite + "</article>", 1)
 
 
-def write_around(app, failure):
-    if failure or app.builder.name != "html":
-        return
-    out, repository = Path(app.outdir), os.environ.get("BOOK_REPOSITORY", "").rstrip("/")
+def write_around(app, pages):
+    repository = os.environ.get("BOOK_REPOSITORY", "").rstrip("/")
     pdf = (ROOT / "book.pdf").exists()
     if pdf:
-        shutil.copy(ROOT / "book.pdf", out)
-    for page in pages(app):
-        path = out / f"{page}.html"
-        text = path.read_text(encoding="utf-8")
-        path.write_text(around(text, page, Path(app.env.doc2path(page)).name, repository, pdf), encoding="utf-8")
+        shutil.copy(ROOT / "book.pdf", app.outdir)
+    for page in contents(app):
+        pages[page] = around(pages[page], page, Path(app.env.doc2path(page)).name, repository, pdf)
     base = re.sub(r"https://[^/]+", "", site(repository)) or "/"
-    (out / "404.html").write_text(LOST.format(book=app.config.html_title, base=base), encoding="utf-8")
-
-
-def setup(app):
-    app.connect("build-finished", write_around)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    pages["404"] = LOST.format(book=app.config.html_title, base=base)

@@ -76,31 +76,21 @@ def entries(page, text):
     return found + inside
 
 
-def write_search(app, failure):
-    if failure or app.builder.name != "html":
-        return
-    out = Path(app.outdir)
+def write_search(app, pages):
     rows = []
-    for page in pages(app):
-        rows += entries(page, (out / f"{page}.html").read_text(encoding="utf-8"))
+    for page in contents(app):
+        rows += entries(page, pages[page])
     data = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
-    (out / "_static" / "search-data.js").write_text(f"const SEARCHED = {data};\n", encoding="utf-8")
-    page = out / "search.html"
-    text = page.read_text(encoding="utf-8")
-    if "search-data.js" not in text:
+    Path(app.outdir, "_static", "search-data.js").write_text(f"const SEARCHED = {data};\n", encoding="utf-8")
+    if "search-data.js" not in pages["search"]:
         scripts = "".join(f'<script defer src="_static/{name}.js"></script>\n' for name in ("search-data", "search"))
-        page.write_text(text.replace("</head>", f"{scripts}</head>", 1), encoding="utf-8")
+        pages["search"] = pages["search"].replace("</head>", f"{scripts}</head>", 1)
 
 
-def pages(app):
+def contents(app):
     """The pages in the order of the table of contents."""
     root = app.config.root_doc
     seen = [root]
     for page in seen:
         seen += [name for name in app.env.toctree_includes.get(page, []) if name not in seen]
     return seen
-
-
-def setup(app):
-    app.connect("build-finished", write_search)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,6 @@
 """What is opened by a click, without a script: solutions, and the code of checks and of controls, whose verdicts stay in sight."""
 
 import re
-from pathlib import Path
 
 LABELS = {"check": "Check", "control": "Must fail"}
 CELL = re.compile(r'(<div class="cell (?:[^"]* )?tag_(check|control)\b[^"]*"[^>]*>\n)'
@@ -29,17 +28,3 @@ def fold(text):
         text = (f'{text[:found.start()]}<details class="fold solution"{found[1]}><summary>{found[2]}</summary><div class="fold-body">\n'
                 f"{text[found.end():end]}</div></details>{text[end + len('</div>'):]}")
     return MARKER.sub("", text)
-
-
-def fold_pages(app, failure):
-    if failure or app.builder.name != "html":
-        return
-    for path in Path(app.outdir).rglob("*.html"):
-        text = path.read_text(encoding="utf-8")
-        if (folded := fold(text)) != text:
-            path.write_text(folded, encoding="utf-8")
-
-
-def setup(app):
-    app.connect("build-finished", fold_pages)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -109,20 +109,17 @@ def sources(app):
     return found
 
 
-def number_the_claims(app, failure):
+def number_the_claims(app, pages):
     """In the tables of claims and of tests a claim is called by the number of its statement or section, its label stays as a hint;
     its statement has its mathematics set, and its source a link."""
-    if failure or app.builder.name != "html":
-        return
-    folder, claims, names, known = Path(app.outdir) / "book", ledger.read(), {}, sources(app)
+    claims, names, known = ledger.read(), {}, sources(app)
     for claim in claims:
-        page = (folder / f"{claim['chapter']}.html").read_text(encoding="utf-8")
+        page = pages[f"book/{claim['chapter']}"]
         at = page.find(f' id="{claim["id"]}"')
         found = re.search(r'<span class="(caption|section)-number">([^<]+?)[. ]*</span>', page[at:at + 3000])
         names[claim["id"]] = ("Section " if found[1] == "section" else "") + found[2]
-    for name in ("claims", "tests", "formal"):
-        path = folder / f"{name}.html"
-        text = path.read_text(encoding="utf-8")
+    for name in ("book/claims", TESTS_PAGE, FORMAL_PAGE):
+        text = pages[name]
         for label, title in names.items():
             text = re.sub(rf'(<a href="[^"]+#{label}")>{label}</a>', rf'\1 title="{label}">{title}</a>', text)
         for sentence in (sentence for claim in claims for sentence in (claim["statement"], claim.get("scope")) if sentence):
@@ -130,7 +127,7 @@ def number_the_claims(app, failure):
                 text = text.replace(before + html.escape(sentence) + after, before + typeset(sentence) + after)
         for key, link in known.items():
             text = text.replace(f"<td>{key}</td>", f"<td>{link}</td>")
-        path.write_text(PLAIN.sub(r"\1", text) if name == "tests" else text, encoding="utf-8")
+        pages[name] = PLAIN.sub(r"\1", text) if name == TESTS_PAGE else text
 
 
 def setup(app):
@@ -140,5 +137,4 @@ def setup(app):
     app.connect("doctree-resolved", link_the_preprints)
     app.connect("source-read", write_the_tests)
     app.connect("source-read", write_the_proofs)
-    app.connect("build-finished", number_the_claims)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

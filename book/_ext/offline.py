@@ -37,14 +37,13 @@ def write_fonts(app):
     target.write_text("".join(faces), encoding="ascii")
 
 
-def drop_unused(app, failure):
+def lean(text):
+    return PRE.sub(r"\1", SEARCH_SCRIPTS.sub("", UNUSED_SCRIPTS.sub("", text)))
+
+
+def drop_unused_files(app, failure):
     if failure or app.builder.format != "html":
         return
-    for path in Path(app.outdir).rglob("*.html"):
-        text = path.read_text(encoding="utf-8")
-        lean = PRE.sub(r"\1", SEARCH_SCRIPTS.sub("", UNUSED_SCRIPTS.sub("", text)))
-        if lean != text:
-            path.write_text(lean, encoding="utf-8")
     sheet = Path(app.outdir) / "_static" / "styles" / "pydata-sphinx-theme.css"
     sheet.write_text(THEME_FONTS.sub("", sheet.read_text(encoding="utf-8")), encoding="utf-8")
     for pattern in UNUSED_FILES:
@@ -81,5 +80,5 @@ def setup(app):
     app.connect("builder-inited", mend_single_page)
     app.connect("doctree-resolved", drop_thebe_nodes, priority=900)
     app.connect("html-page-context", drop_thebe_files, priority=900)
-    app.connect("build-finished", drop_unused)
+    app.connect("build-finished", drop_unused_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -74,17 +74,8 @@ def stacked(address, svg):
     return f'<span class="panels" aria-hidden="true">{"".join(drawn)}</span>' if drawn else ""
 
 
-def stack_panels(app, failure):
-    if failure or app.builder.name != "html":
-        return
-    for path in Path(app.outdir).rglob("*.html"):
-        text = with_panels = path.read_text(encoding="utf-8")
+def stack_panels(app, pages):
+    for name, text in pages.items():
+        folder = Path(app.outdir, name).parent
         for image, address in IMAGE.findall(text):
-            with_panels = with_panels.replace(image, image + stacked(address, (path.parent / address).read_text(encoding="utf-8")), 1)
-        if with_panels != text:
-            path.write_text(with_panels, encoding="utf-8")
-
-
-def setup(app):
-    app.connect("build-finished", stack_panels)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+            pages[name] = pages[name].replace(image, image + stacked(address, (folder / address).read_text(encoding="utf-8")), 1)

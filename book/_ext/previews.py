@@ -1,4 +1,5 @@
-"""Statements, equations, figures and references as they stand on the pages, in one script a page, for previews of links to them."""
+"""Statements, equations, figures, references and rows of the notation as they stand on the pages, in one script a page, for previews
+of links to them."""
 
 import json
 import re
@@ -7,7 +8,7 @@ from pathlib import Path
 from folds import end_of_box
 
 LINK = re.compile(r'<a class="[^"]*\binternal\b[^"]*" href="([^"#]*)\.html#([^"]+)"|<a href="([^"#]*)\.html#([^"]+)" title=')
-SHOWN = r'<(div|figure|dl)\b(?=[^>]* class="(?:proof|exercise|math|citation)\b|[^>]* id="fig-)[^>]* id="{}"[^>]*>'
+SHOWN = r'<(div|figure|dl|tr)\b(?=[^>]* class="(?:proof|exercise|math|citation)\b|[^>]* id="(?:fig|symbol)-)[^>]* id="{}"[^>]*>'
 
 
 def piece(text, anchor):
@@ -17,20 +18,19 @@ def piece(text, anchor):
         return None
     end = end_of_box(text, found.end(), found[1]) + len(f"</{found[1]}>")
     shown = re.sub(r'<a class="headerlink".*?</a>|<p class="in-library">.*?</p>', "", text[found.start():end], flags=re.S)
-    return re.sub(r"<[a-z][^>]*>", lambda tag: re.sub(r' (?:id|role)="[^"]*"', "", tag[0]), shown)
+    shown = re.sub(r"<[a-z][^>]*>", lambda tag: re.sub(r' (?:id|role|data-symbol)="[^"]*"', "", tag[0]), shown)
+    return f"<table><tbody>{shown}</tbody></table>" if found[1] == "tr" else shown
 
 
-def write_previews(app, failure):
-    if failure or app.builder.name != "html":
-        return
-    folder = Path(app.outdir) / "book"
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.html"))}
+def write_previews(app, pages):
+    texts = {name.removeprefix("book/"): text for name, text in pages.items() if name.startswith("book/")}
     wanted = {}
     for name, text in texts.items():
         for page, anchor, table_page, table_anchor in LINK.findall(text):
             wanted.setdefault(page or table_page or name, set()).add(anchor or table_anchor)
         for anchor in re.findall(r'<a class="[^"]*\binternal\b[^"]*" href="#([^"]+)"', text):
             wanted.setdefault(name, set()).add(anchor)
+    wanted.setdefault("notation", set()).update(re.findall(r'<tr id="(symbol-[^"]+)"', texts["notation"]))
     target = Path(app.outdir) / "_static" / "previews"
     target.mkdir(exist_ok=True)
     for name in sorted(set(wanted) & set(texts)):
@@ -39,8 +39,3 @@ def write_previews(app, failure):
         if shown:
             data = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
             (target / f"{name}.js").write_text(f'previews("{name}", {data});\n', encoding="utf-8")
-
-
-def setup(app):
-    app.connect("build-finished", write_previews)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

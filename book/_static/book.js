@@ -47,8 +47,9 @@ document.addEventListener("copy", (event) => {
   event.preventDefault();
 });
 
-// A link to a statement, an equation, a figure or a reference shows it: on hover, on focus, on a first tap. What is shown was written
-// by the build, one script a page, loaded when first asked for: files cannot be fetched.
+// A link to a statement, an equation, a figure or a reference shows it: on hover, on focus, on a first tap; and so does a marked symbol
+// its row of the table of notation. What is shown was written by the build, one script a page, loaded when first asked for: files
+// cannot be fetched.
 {
   const shown = new Map(), box = document.createElement("div");
   let link = null, timer = 0;
@@ -57,8 +58,10 @@ document.addEventListener("copy", (event) => {
   box.setAttribute("role", "tooltip");
   box.hidden = true;
 
-  const place = (anchor) => new URL(anchor.href).pathname.match(/\/book\/([^/]+)\.html$/)?.[1];
+  const place = (anchor) => (anchor.dataset.symbol ? "notation" : new URL(anchor.href).pathname.match(/\/book\/([^/]+)\.html$/)?.[1]);
   const target = (node) => {
+    const symbol = node.closest?.("[data-symbol]");
+    if (symbol) return symbol;
     const anchor = node.closest?.(".bd-article a[href*='#']:not(.headerlink)");
     return anchor && anchor.origin === location.origin && place(anchor) ? anchor : null;
   };
@@ -85,9 +88,9 @@ document.addEventListener("copy", (event) => {
     link = anchor;
     const page = place(anchor);
     await load(page);
-    const piece = shown.get(page)?.[decodeURIComponent(anchor.hash.slice(1))];
-    if (link !== anchor || !piece) return touched && link === anchor ? location.assign(anchor.href) : undefined;
-    box.innerHTML = piece + (touched ? "<p class=\"again\">Tap the link again to go there.</p>" : "");
+    const piece = shown.get(page)?.[anchor.dataset.symbol ?? decodeURIComponent(anchor.hash.slice(1))];
+    if (link !== anchor || !piece) return touched && link === anchor && anchor.href ? location.assign(anchor.href) : undefined;
+    box.innerHTML = piece + (touched && anchor.closest("a") ? "<p class=\"again\">Tap the link again to go there.</p>" : "");
     box.querySelectorAll("a").forEach((inner) => inner.replaceWith(...inner.childNodes));
     document.querySelector(".bd-article").append(box);
     box.hidden = false;
