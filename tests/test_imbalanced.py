@@ -6,7 +6,43 @@ import torch
 
 import deeplinear as dl
 from conftest import generator
-from deeplinear.imbalanced import closed_form, elasticity, kernel_cosine, shortfall
+from deeplinear.imbalanced import closed_form, drift, drift_bounds, elasticity, evened, kernel_cosine, shortfall, speeds
+
+WIDTHS = [(3, 2), (4, 3, 2), (2, 4, 1, 3)]
+
+
+@pytest.mark.parametrize("dims", WIDTHS)
+def test_evened_layers_keep_the_product_and_move_as_the_rule_says(dims):
+    rough, G = dl.near_zero_init(dims, 1.0, generator(1)), dl.normal(dims[-1], dims[0], generator=generator(2))
+    even = evened(rough, generator(3))
+    assert [W.shape for W in even] == [W.shape for W in rough]
+    assert torch.allclose(dl.end_to_end(even), dl.end_to_end(rough), atol=1e-12)
+    moved, said = speeds(even, G)
+    assert moved.shape == G.shape and torch.allclose(moved, said, atol=1e-11)
+    moved, same = speeds(rough, G)
+    assert torch.allclose(same, said, atol=1e-11) and (len(dims) == 2) == torch.allclose(moved, said)
+
+
+def test_speeds_of_a_batch_and_by_hand():
+    one = torch.ones(2, 1, 1, dtype=torch.float64)
+    moved, said = speeds([4 * one, 2 * one, one], one)
+    assert torch.equal(moved, (4 + 16 + 64) * one) and torch.allclose(said, 48 * one)
+
+
+@pytest.mark.parametrize("dims", WIDTHS)
+def test_a_drift_of_descent_is_within_its_bounds(dims):
+    loss = dl.LpLoss(dl.normal(20, dims[0], generator=generator(4)), dl.normal(20, dims[-1], generator=generator(5)), 2)
+    start = dl.near_zero_init(dims, 0.7, generator(6))
+    run = dl.train(loss, start, dl.GD(0.05), 30, keep_weights=True)
+    gradients = dl.layer_gradients([W[:-1] for W in run.history], loss.gradient(run.end_to_end[:-1]))
+    found, bounds = drift(start, run.weights), drift_bounds(gradients, 0.05)
+    assert [D.shape for D in found] == [(n, n) for n in dims[1:-1]] and bounds.shape == (len(dims) - 2,)
+    assert all(0 < torch.linalg.matrix_norm(D, 2) <= bound for D, bound in zip(found, bounds))
+
+
+def test_a_drift_is_between_two_starts_of_one_shape():
+    with pytest.raises(ValueError):
+        drift(dl.identity_init((2, 2, 2)), dl.identity_init((2, 2)))
 
 
 def test_elasticity_of_powers_and_of_tanh():

@@ -1,13 +1,54 @@
-"""Off balance: how an activation shares a pull between two layers, and two imbalanced layers solved in closed form."""
+"""Off balance: how far the imbalance drifts, layers beside the end-to-end rule, how an activation shares a pull between
+two layers, and two imbalanced layers solved in closed form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from . import chain, data
-from .annotations import Numbers
+from . import chain, data, preconditioner
+from .annotations import Array, Numbers
 
 MULTIPLE = 1e-10  # relative distance up to which an imbalance counts as a multiple of the identity
+
+
+def drift(start: Sequence[Array], end: Sequence[Array]) -> list[Array]:
+    """How far each imbalance has moved, ``D_j(end) - D_j(start)``: N-1 arrays ``(..., n_j, n_j)``.
+
+    ``start``, ``end``: N layers each, of the same shapes, as for :func:`deeplinear.chain.imbalance`. :prf:ref:`cor-drift`.
+    """
+    return [after - before for before, after in zip(chain.imbalance(start), chain.imbalance(end), strict=True)]
+
+
+def drift_bounds(gradients: Sequence[torch.Tensor], lr: float) -> torch.Tensor:
+    """The most that gradient descent can have moved each imbalance: ``lr^2 sum_t max(|G_{j+1}(t)|^2, |G_j(t)|^2)``.
+
+    ``gradients``: N arrays, the layer gradients at each step, ``(T, n_{j+1}, n_j)``; spectral norms. Returns shape
+    ``(N-1,)``. :prf:ref:`cor-drift`.
+    """
+    squares = torch.stack([torch.linalg.matrix_norm(G, 2).square() for G in gradients])
+    return lr**2 * torch.maximum(squares[1:], squares[:-1]).sum(1)
+
+
+def speeds(weights: Sequence[Numbers], G: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
+    """How fast the product falls under gradient flow: that of these layers, and what the end-to-end theorem says of it.
+
+    ``weights``: N layers, balanced or not; ``G``: the gradient at their product, shape ``(..., k, d)``. Returns
+    ``sum_j P_j P_j^T G R_j^T R_j`` and ``A_W(G)``, of the shape of ``G``; they agree for balanced layers.
+    :prf:ref:`thm-end-to-end`, :prf:ref:`thm-near-balance`.
+    """
+    layers, G = [data.tensor(W) for W in weights], data.tensor(G)
+    moved = chain.product_velocity(layers, chain.layer_gradients(layers, G))
+    return moved, preconditioner.apply(chain.end_to_end(layers), G, len(layers))
+
+
+def evened(weights: Sequence[Numbers], generator: torch.Generator) -> list[torch.Tensor]:
+    """Balanced layers of the same widths with the same product; the hidden frames are random.
+
+    ``weights``: N layers, no batch. :prf:ref:`prop-balanced-structure`.
+    """
+    layers = [data.tensor(W) for W in weights]
+    W = chain.end_to_end(layers)
+    return chain.balanced_init([layers[0].shape[1], *(layer.shape[0] for layer in layers)], generator, W=W)
 
 
 def elasticity(phi: Callable[[torch.Tensor], torch.Tensor], z: Numbers) -> torch.Tensor:
