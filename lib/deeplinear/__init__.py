@@ -7,8 +7,8 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 
 from . import (adapters, asking, attention, chain, checks, conservation, convnet, data, decay, deepening, descent, exact,
                experiments, factorisation, field, flow, folding, heads, homogeneous, imbalanced, ledger, losses, modes, networks,
-               optimizers, plots, polar, preconditioner, products, recorded, shards, sources, stiff, transformer, tuning,
-               verification)
+               optimizers, plots, polar, preconditioner, printed, products, races, recorded, shards, sources, stiff, transformer,
+               tuning, verification)
 from .asking import ask
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
                     near_zero_init, normal, seeded, uniform)
@@ -25,7 +25,7 @@ __all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attentio
            "experiments", "factorisation", "field", "flow", "fold", "folding", "forked", "GD", "Group", "heads", "HeavyBall",
            "homogeneous", "identity_init", "imbalance", "imbalanced", "integers", "laws", "layer_gradients", "ledger", "losses",
            "LpLoss", "modes", "near_zero_init", "Nesterov", "networks", "normal", "optimizers", "plots", "polar", "Polynomial",
-           "preconditioner", "products", "recorded", "seeded", "shards", "slope", "sources", "stiff", "sweep", "table", "train",
-           "transformer", "tuning", "uniform", "verification"]
+           "preconditioner", "printed", "products", "races", "recorded", "seeded", "shards", "slope", "sources", "stiff",
+           "sweep", "table", "train", "transformer", "tuning", "uniform", "verification"]
 
 __version__ = recorded.version("deeplinear")
