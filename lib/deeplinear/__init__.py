@@ -20,7 +20,8 @@ from .losses import LpLoss, Polynomial
 from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
 if TYPE_CHECKING:
-    from . import adapters, asking, attention, experiments, folding, heads, networks, plots, stiff, tuning, verification
+    from . import (adapters, asking, attention, experiments, folding, heads, networks, plots, printed, races, stiff, tuning,
+                   verification)
     from .asking import ask
     from .folding import fold
     from .networks import laws
@@ -30,14 +31,15 @@ __all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attentio
            "experiments", "factorisation", "field", "flow", "fold", "folding", "forked", "GD", "Group", "heads", "HeavyBall",
            "homogeneous", "identity_init", "imbalance", "imbalanced", "integers", "laws", "layer_gradients", "ledger", "losses",
            "LpLoss", "modes", "near_zero_init", "Nesterov", "networks", "normal", "optimizers", "plots", "polar", "Polynomial",
-           "preconditioner", "products", "recorded", "seeded", "shards", "slope", "sources", "stiff", "sweep", "table", "train",
-           "transformer", "tuning", "uniform", "verification"]
+           "preconditioner", "printed", "products", "races", "recorded", "seeded", "shards", "slope", "sources", "stiff",
+           "sweep", "table", "train", "transformer", "tuning", "uniform", "verification"]
 
 __version__ = recorded.version("deeplinear")
 
 # Imported when first asked for: what needs Matplotlib, scipy.stats or torch.export takes longer to import than PyTorch.
-LATER = {**dict.fromkeys(("adapters", "asking", "attention", "experiments", "folding", "heads", "networks", "plots", "stiff", "tuning",
-                          "verification")), "ask": "asking", "fold": "folding", "laws": "networks"}
+LATER = {**dict.fromkeys(("adapters", "asking", "attention", "experiments", "folding", "heads", "networks", "plots", "printed",
+                          "races", "stiff", "tuning", "verification")),
+         "ask": "asking", "fold": "folding", "laws": "networks"}
 
 
 def __getattr__(name: str) -> Any:
