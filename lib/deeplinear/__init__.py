@@ -8,7 +8,7 @@ One pipeline serves every chapter of *Depth as a preconditioner*: ``losses`` giv
 from . import (adapters, asking, attention, chain, checks, conservation, convnet, data, decay, deepening, descent, exact,
                experiments, factorisation, field, flow, folding, heads, homogeneous, imbalanced, ledger, losses, modes, networks,
                optimizers, plots, polar, preconditioner, products, recorded, shards, sources, stiff, transformer, tuning,
-               verification)
+               units, verification)
 from .asking import ask
 from .chain import (balanced_init, end_to_end, forked, identity_init, imbalance, integers, layer_gradients,
                     near_zero_init, normal, seeded, uniform)
@@ -26,6 +26,6 @@ __all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attentio
            "homogeneous", "identity_init", "imbalance", "imbalanced", "integers", "laws", "layer_gradients", "ledger", "losses",
            "LpLoss", "modes", "near_zero_init", "Nesterov", "networks", "normal", "optimizers", "plots", "polar", "Polynomial",
            "preconditioner", "products", "recorded", "seeded", "shards", "slope", "sources", "stiff", "sweep", "table", "train",
-           "transformer", "tuning", "uniform", "verification"]
+           "transformer", "tuning", "uniform", "units", "verification"]
 
 __version__ = recorded.version("deeplinear")
