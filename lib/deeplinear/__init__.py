@@ -21,24 +21,24 @@ from .optimizers import GD, AdaDelta, AdaGrad, Adam, HeavyBall, Nesterov
 
 if TYPE_CHECKING:
     from . import (adapters, asking, attention, experiments, folding, heads, networks, plots, printed, races, stiff, tuning,
-                   verification)
+                   units, verification)
     from .asking import ask
     from .folding import fold
     from .networks import laws
 
-__all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attention", "balanced_init", "chain", "check", "checks",
-           "conservation", "control", "convnet", "data", "decay", "deepen", "deepening", "descent", "end_to_end", "exact",
-           "experiments", "factorisation", "field", "flow", "fold", "folding", "forked", "GD", "Group", "heads", "HeavyBall",
-           "homogeneous", "identity_init", "imbalance", "imbalanced", "integers", "laws", "layer_gradients", "ledger", "losses",
-           "LpLoss", "modes", "near_zero_init", "Nesterov", "networks", "normal", "optimizers", "plots", "polar", "Polynomial",
-           "preconditioner", "printed", "products", "races", "recorded", "seeded", "shards", "slope", "sources", "stiff",
-           "sweep", "table", "train", "transformer", "tuning", "uniform", "verification"]
+__all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attention", "balanced_init", "chain", "check",
+           "checks", "conservation", "control", "convnet", "data", "decay", "deepen", "deepening", "descent", "end_to_end",
+           "exact", "experiments", "factorisation", "field", "flow", "fold", "folding", "forked", "GD", "Group", "heads",
+           "HeavyBall", "homogeneous", "identity_init", "imbalance", "imbalanced", "integers", "laws", "layer_gradients",
+           "ledger", "losses", "LpLoss", "modes", "near_zero_init", "Nesterov", "networks", "normal", "optimizers", "plots",
+           "polar", "Polynomial", "preconditioner", "printed", "products", "races", "recorded", "seeded", "shards", "slope",
+           "sources", "stiff", "sweep", "table", "train", "transformer", "tuning", "uniform", "verification"]
 
 __version__ = recorded.version("deeplinear")
 
 # Imported when first asked for: what needs Matplotlib, scipy.stats or torch.export takes longer to import than PyTorch.
 LATER = {**dict.fromkeys(("adapters", "asking", "attention", "experiments", "folding", "heads", "networks", "plots", "printed",
-                          "races", "stiff", "tuning", "verification")),
+                          "races", "stiff", "tuning", "units", "verification")),
          "ask": "asking", "fold": "folding", "laws": "networks"}
 
 
