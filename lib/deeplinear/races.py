@@ -23,7 +23,7 @@ def fewest_steps(X: Numbers, y: Numbers, depths: Sequence[int] = (1, 2, 3), hori
                  power: int = 4) -> list[float]:
     """The steps of gradient descent until the gap has fallen to ``share`` of that of zero weights, one number a depth.
 
-    ``X``: shape (n, d), ``y``: shape (n,); the loss is :class:`deeplinear.LpLoss` of this ``power``. The median of five
+    ``X``: shape (n, d), ``y``: shape (n,); the loss is :class:`deeplinear.losses.LpLoss` of this ``power``. The median of five
     balanced starts near zero, at the best of 21 rates; infinity for a start that is not there at the ``horizon``, or lost.
     """
     loss = losses.LpLoss(X, y, power)
@@ -66,7 +66,7 @@ def newton(loss: losses.LpLoss, steps: int = 8) -> Curve:
 
 def first_order(loss: losses.LpLoss, rule: Callable[[torch.Tensor], Optimizer], depth: int, steps: int = 3000,
                 every: int = 20) -> Curve:
-    """``rule``, such as :class:`deeplinear.GD`, on layers of width 1: products with the data and the gap every so many steps.
+    """``rule``, such as :class:`deeplinear.optimizers.GD`, on layers of width 1: products with the data and the gap every so many steps.
 
     One balanced start near zero, at that of 21 rates whose curve lies lowest on average in the logarithm, as it is drawn.
     """
