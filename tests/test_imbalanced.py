@@ -6,7 +6,7 @@ import torch
 
 import deeplinear as dl
 from conftest import generator
-from deeplinear.imbalanced import closed_form, drift, drift_bounds, elasticity, evened, kernel_cosine, shortfall, speeds
+from deeplinear.imbalanced import closed_form, descended, drift, drift_bounds, elasticity, evened, flowed, kernel_cosine, shortfall, speeds
 
 WIDTHS = [(3, 2), (4, 3, 2), (2, 4, 1, 3)]
 
@@ -43,6 +43,18 @@ def test_a_drift_of_descent_is_within_its_bounds(dims):
 def test_a_drift_is_between_two_starts_of_one_shape():
     with pytest.raises(ValueError):
         drift(dl.identity_init((2, 2, 2)), dl.identity_init((2, 2)))
+
+
+def test_descent_and_rule_go_where_the_flow_goes():
+    loss = dl.LpLoss([[1.0]], [1.0], p=2, scale=0.5)
+    even = [torch.full((1, 1), 0.5, dtype=torch.float64)] * 2
+    end = flowed(loss, even, 1.0)
+    w = 1 / (1 + 3 * np.exp(-2.0))  # w' = 2 w (1 - w) from 1/4
+    assert end.shape == (1, 1) and end.item() == pytest.approx(w, abs=1e-10)
+    for rule in ("layers", "end-to-end"):
+        errors = [(descended(loss, even, 1 / steps, steps, rule) - end).abs().item() for steps in (100, 200)]
+        assert 1.9 < errors[0] / errors[1] < 2.1
+        assert descended(loss, even, 0.1, 0, rule) == 0.25
 
 
 def test_elasticity_of_powers_and_of_tanh():

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from . import chain, data, preconditioner
-from .annotations import Array, Numbers
+from . import chain, data, descent, flow, optimizers, preconditioner
+from .annotations import Array, Differentiable, Numbers, Rule, Trainable
 
 MULTIPLE = 1e-10  # relative distance up to which an imbalance counts as a multiple of the identity
 
@@ -49,6 +49,22 @@ def evened(weights: Sequence[Numbers], generator: torch.Generator) -> list[torch
     layers = [data.tensor(W) for W in weights]
     W = chain.end_to_end(layers)
     return chain.balanced_init([layers[0].shape[1], *(layer.shape[0] for layer in layers)], generator, W=W)
+
+
+def flowed(loss: Differentiable, weights: Sequence[Numbers], time: float) -> torch.Tensor:
+    """The end-to-end matrix ``(k, d)`` at ``time`` of the gradient flow of the layers, without decay.
+
+    ``loss``, ``weights``, errors: as for :func:`deeplinear.flow.layers`. :prf:ref:`prop-orders`.
+    """
+    return flow.layers(loss, weights, [time]).end_to_end[0]
+
+
+def descended(loss: Trainable, weights: Sequence[Numbers], lr: float, steps: int, rule: Rule = "layers") -> torch.Tensor:
+    """The end-to-end matrix ``(k, d)`` after gradient descent on the layers, or the end-to-end rule from their product.
+
+    ``loss``, ``weights``, ``rule``, errors: as for :func:`deeplinear.train`; ``lr``: the step. :prf:ref:`prop-orders`.
+    """
+    return chain.end_to_end(descent.train(loss, weights, optimizers.GD(lr), steps, max(steps, 1), rule).weights)
 
 
 def elasticity(phi: Callable[[torch.Tensor], torch.Tensor], z: Numbers) -> torch.Tensor:
