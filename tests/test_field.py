@@ -92,6 +92,27 @@ def test_a_known_value():
     assert found.overlaps(arb(str(sp.N(value, 40)))) and found.rad() < 1e-50
 
 
+def test_the_field_in_symbols_is_the_field_in_numbers():
+    L, at, real = w[0] ** 3 - 2 * w[1] * w[2] + w[2], dl.normal(1, 3, generator=generator(4)), sp.symbols("w1:4", real=True)
+    L = L.subs(dict(zip(w, real)))
+    for depth in (1, sp.Rational(5, 2), 3):
+        values = field.expression(L, real, depth).subs(dict(zip(real, at[0].tolist()))).evalf()
+        F = field.vector_field(dl.Polynomial(L, real), at, float(depth))[0]
+        assert torch.allclose(F, F.new_tensor([float(value) for value in values]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("p", [2, 4])
+def test_the_gradient_varies_by_no_more_than_its_bound(p):
+    loss, R = regression(3, p, seed=5), 0.7
+    ball = dl.normal(2000, 1, 3, generator=generator(6))
+    ball = R * ball / ball.norm(dim=-1, keepdim=True) * torch.linspace(0, 1, 2000).double()[:, None, None]
+    moved = (loss.gradient(ball) - loss.gradient(ball[:1] * 0)).norm(dim=-1).max()
+    bound = field.gradient_variation(loss, R)
+    assert 0.5 * bound * (p == 2) < moved <= bound
+    with pytest.raises(ValueError, match="one output"):
+        field.gradient_variation(regression(3, p, seed=5, k=2), R)
+
+
 def test_symbolic_agrees_with_the_three_methods():
     derivation = field.symbolic()
     loss = dl.Polynomial(3 * w[0] - 4 * w[1], w[:2])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sympy as sp
 from figures import difference
 
 import deeplinear as dl
@@ -96,6 +97,16 @@ def test_a_map_of_factors_does_not_hang_on_the_last_bit():
     drawn = [plots.factors({"": values * (1 + eps)}, "abc", "de", "x", "y", "over").svg() for eps in (0, 1e-13, -1e-13)]
     assert difference(drawn[0], drawn[1]) is None and difference(drawn[0], drawn[2]) is None
     assert difference(drawn[0], plots.factors({"": values * 1.1}, "abc", "de", "x", "y", "over").svg()) is not None
+
+
+def test_the_sectors_of_a_curve_add_up_to_its_integral():
+    w = sp.symbols("w1:3")
+    loss = dl.Polynomial(w[0] ** 2 + w[1] ** 2 - w[0] * w[1] + w[0], w)
+    drawn = plots.sectors(loss, {"blind": (180, 135, 45, 0), "seeing": (45, -45)})
+    shown = [[float(text.get_text().replace("\u2212", "-")) for text in ax.texts if text.get_text()] for ax in drawn.axes]
+    totals = [float(ax.get_xlabel().split()[1]) for ax in drawn.axes]
+    assert totals == [0.0, 0.292] and [round(sum(parts), 3) for parts in shown] == totals and len(shown[0]) == 3
+    assert drawn.svg() == plots.sectors(loss, {"blind": (180, 135, 45, 0), "seeing": (45, -45)}).svg()
 
 
 def test_intervals_lie_in_their_rows_and_tell_a_change():

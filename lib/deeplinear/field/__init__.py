@@ -9,9 +9,9 @@ exact: a float is the rational number it stands for. ``depth`` is an integer >= 
 """
 
 from .decisions import Decision, Potential, SpectralPotential, is_gradient, obstruction, potential
-from .derivatives import curl, vector_field
+from .derivatives import curl, expression, gradient_variation, vector_field
 from .line_integrals import Derivation, Enclosure, green, line_integral, symbolic
 from .matrix_integrals import matrix_line_integral
 
-__all__ = ["Enclosure", "Potential", "SpectralPotential", "Decision", "Derivation", "vector_field", "curl", "obstruction",
-           "line_integral", "green", "matrix_line_integral", "symbolic", "is_gradient", "potential"]
+__all__ = ["Enclosure", "Potential", "SpectralPotential", "Decision", "Derivation", "vector_field", "curl", "expression",
+           "gradient_variation", "obstruction", "line_integral", "green", "matrix_line_integral", "symbolic", "is_gradient", "potential"]

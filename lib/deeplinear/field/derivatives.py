@@ -1,9 +1,14 @@
 """The field at a point: its value and its curl, for any loss that is differentiable enough."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import sympy as sp
 import torch
 
 from .. import data, exact, preconditioner
 from ..annotations import Number, Numbers, Shaped, Smooth
+from ..losses import LpLoss
 
 
 def vector_field(loss: Shaped, W: Numbers, depth: Number) -> torch.Tensor:
@@ -15,6 +20,16 @@ def vector_field(loss: Shaped, W: Numbers, depth: Number) -> torch.Tensor:
     if N < 1 and (torch.linalg.matrix_norm(W) == 0).any():
         raise ValueError(f"W is 0 and depth is {depth!r}; expected W != 0 for a depth below 1")
     return field_at(loss.gradient(W), W, N)
+
+
+def expression(L: sp.Expr, symbols: Sequence[sp.Symbol], depth: Any) -> sp.Matrix:
+    """The field of a loss ``L`` of the ``symbols``, real, as a column of SymPy expressions; ``depth`` a number or a symbol.
+
+    ``L`` need not be a polynomial. One output; not at 0. :prf:ref:`def-field`.
+    """
+    w, N = sp.Matrix(symbols), sp.sympify(depth)
+    g, r = sp.Matrix([L]).jacobian(w).T, sp.sqrt(w.dot(w))
+    return r ** (2 - 2 / N) * (g + (N - 1) * g.dot(w) / r**2 * w)
 
 
 def curl(loss: Smooth, W: Numbers, depth: Number) -> torch.Tensor:
@@ -43,6 +58,19 @@ def curl(loss: Smooth, W: Numbers, depth: Number) -> torch.Tensor:
         derivative = _derivative(W, G, basis, HE, int(N))
     jacobian = derivative.flatten(-2).mT  # entry (i, j) is d_j F_i
     return jacobian - jacobian.mT
+
+
+def gradient_variation(loss: LpLoss, R: float) -> float:
+    r"""A bound on :math:`|\nabla L(w) - \nabla L(0)|` over the ball ``|w| <= R``, for an l_p loss of one output.
+
+    ``R`` times the norm of the Hessian with every residual at its largest on the ball, ``R |x| + |y|``. Raises
+    ``ValueError`` for several outputs. The epsilon of :prf:ref:`thm-no-regulariser`.
+    """
+    if loss.shape[0] != 1:
+        raise ValueError(f"the loss has shape {tuple(loss.shape)}; expected one output")
+    largest = R * torch.linalg.vector_norm(loss.X, dim=1) + loss.Yt[0].abs()
+    hessian = loss.factor * loss.p * (loss.p - 1) * (loss.Xt * largest ** (loss.p - 2)) @ loss.X
+    return R * torch.linalg.matrix_norm(hessian, 2).item()
 
 
 def field_at(G, W, N):

@@ -1,6 +1,6 @@
 """Pictures of the plane of two weights: the preconditioner, the field, the paths to a minimum."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -66,6 +66,38 @@ def curls(loss: losses.LpLoss | losses.Polynomial, depths: Sequence[float] = (1,
         total = field.line_integral(loss, depth, r, R)
         ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal", xticks=[], yticks=[],
                title=f"depth {depth}", xlabel=f"integral {total + 0.0:.3f}")
+        without_axes(ax)
+    return figure
+
+
+@styled
+def sectors(loss: losses.Polynomial, curves: Mapping[str, Sequence[float]], depth: float = 2, r: float = 0.5,
+            R: float = 1.0) -> Figure:
+    """Closed curves through the field of a loss of two weights, and what each sector inside adds to the integral.
+
+    ``curves``: ``{title: angles}``; a curve runs along the ray of the first angle (degrees, falling) from radius ``R`` to
+    ``r``, on the inner arc to the ray of the last, and back; those between divide it. One panel for each, its integral
+    below; orange what counts positive, blue negative. :prf:ref:`thm-polar`.
+    """
+    figure, axes = panels_of(len(curves), height=3.0)
+    ray = lambda angle: np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+    arc = lambda start, end: np.stack([ray(angle) for angle in np.linspace(start, end, 41)])
+    part = lambda start, end: field.line_integral(loss, depth, r, R, directions=(ray(start), ray(end)))
+    for ax, (title, angles) in zip(axes, curves.items()):
+        for start, end in zip(angles, angles[1:]):
+            share, edge = part(start, end), arc(start, end)
+            ax.fill(*np.concatenate([r * edge, R * edge[::-1]]).T, facecolor=to_rgba(COLOURS[int(share > 0)], 0.35), linewidth=0)
+            ax.text(*0.5 * (r + R) * ray((start + end) / 2), f"{share:+.3f}".replace("-", "\u2212"), ha="center", va="center",
+                    fontsize=9.5)
+        whole = arc(angles[0], angles[-1])
+        curve = np.concatenate([R * whole[:1], r * whole, R * whole[::-1]])
+        ax.plot(*curve.T, color="#222222", linewidth=1.8)
+        for end, start in ((curve[1] * 0.6 + curve[0] * 0.4, curve[0]), (curve[-20], curve[-23])):
+            ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#222222", "lw": 1.8})
+        ax.plot(0, 0, "+", color="#444444")
+        total = sum(part(start, end) for start, end in zip(angles, angles[1:]))
+        ax.set(xlim=(-1.15, 1.15), ylim=(-0.8, 1.1), aspect="equal", xticks=[], yticks=[], title=title,
+               xlabel=f"integral {round(total, 3) + 0.0:.3f}")
         without_axes(ax)
     return figure
 
