@@ -117,3 +117,13 @@ def test_intervals_lie_in_their_rows_and_tell_a_change():
     places = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) and line.get_linestyle() == "None"]
     assert all(abs(place - round(place)) < 0.2 for found in places for place in found)
     assert difference(drawn.svg(), plots.intervals(panels, x="ratio", at=2.0).svg()) is not None
+
+
+def test_a_band_of_runs_is_smoothed_and_keeps_its_steps():
+    runs = np.array([[1.0, 5.0, 2.0], [3.0, 1.0, 2.0], [5.0, 3.0, 8.0]])  # (steps, runs)
+    steps, middle, least, most = plots.band(runs, 2)
+    assert steps.tolist() == [2, 3] and middle.tolist() == [2, 4] and least.tolist() == [2, 2] and most.tolist() == [3, 5]
+    assert plots.band(runs, steps=[0, 20, 40])[0].tolist() == [0, 20, 40] and (plots.band(runs)[3] == runs.max(1)).all()
+    for wrong in ((runs, 4), (runs, 0), (runs[0], 1)):
+        with pytest.raises(ValueError, match="expected"):
+            plots.band(*wrong)

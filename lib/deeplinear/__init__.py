@@ -32,8 +32,7 @@ __all__ = ["AdaDelta", "AdaGrad", "Adam", "adapters", "ask", "asking", "attentio
            "HeavyBall", "homogeneous", "identity_init", "imbalance", "imbalanced", "integers", "laws", "layer_gradients",
            "ledger", "losses", "LpLoss", "modes", "near_zero_init", "Nesterov", "networks", "normal", "optimizers", "plots",
            "polar", "Polynomial", "preconditioner", "printed", "products", "races", "recorded", "seeded", "shards", "slope",
-           "sources", "stiff", "sweep", "table", "train", "transformer", "tuning", "uniform", "units",
-           "verification"]
+           "sources", "stiff", "sweep", "table", "train", "transformer", "tuning", "uniform", "units", "verification"]
 
 __version__ = recorded.version("deeplinear")
 

@@ -4,12 +4,12 @@ Each function returns a :class:`Figure`, a Matplotlib figure that shows itself a
 text as paths, no date and no random names, so that the same numbers give the same bytes.
 """
 
-from .curves import lines
+from .curves import band, lines
 from .figure import Figure
 from .ideas import directions, one_step, saddle, shapes, trades, two_speeds, unit, walks
 from .intervals import intervals
 from .planes import cover, curls, ellipses, sectors
 from .tables import factors
 
-__all__ = ["Figure", "cover", "curls", "directions", "ellipses", "factors", "intervals", "lines", "one_step", "saddle", "sectors", "shapes",
-           "trades", "two_speeds", "unit", "walks"]
+__all__ = ["Figure", "band", "cover", "curls", "directions", "ellipses", "factors", "intervals", "lines", "one_step", "saddle",
+           "sectors", "shapes", "trades", "two_speeds", "unit", "walks"]

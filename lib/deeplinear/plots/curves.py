@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from ..annotations import Numbers
 from .figure import COLOURS, DASHES, MARKERS, Figure, panels_of, styled, styles_of
 
 MOST_POINTS = 160
@@ -69,6 +70,20 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration
     if len(labels) > 1:
         key(figure, axes, labels)
     return figure
+
+
+def band(runs: Numbers, window: int = 1, steps: Sequence[float] | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A curve with its band for :func:`lines`: steps, and the median, the least and the most over the runs.
+
+    ``runs``: (steps, runs), each smoothed over the last ``window`` steps first. ``steps``: those of the rows, 1, 2, ... if
+    not given. ``ValueError`` where there are fewer rows than the window has.
+    """
+    runs = np.asarray(runs)
+    if runs.ndim != 2 or not 1 <= window <= len(runs):
+        raise ValueError(f"runs has shape {runs.shape}; expected (steps, runs) with {window} steps or more")
+    means = [np.convolve(run, np.ones(window) / window, "valid") for run in runs.T]
+    at = np.arange(1, len(runs) + 1) if steps is None else np.asarray(steps)
+    return at[window - 1:], np.median(means, 0), np.min(means, 0), np.max(means, 0)
 
 
 def guide(ax, xs, ys, slope):
