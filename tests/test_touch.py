@@ -56,6 +56,18 @@ def test_a_check_shows_its_verdict_and_opens_its_code(chromium, script):
         assert code.bounding_box()["height"] > 50  # on paper all is open
 
 
+def test_on_paper_a_page_has_its_own_title_and_tables_go_on_under_their_head(chromium):
+    with Visit(chromium) as visit:
+        page = visit.open(f"{SITE.as_uri()}/book/claims.html")
+        page.emulate_media(media="print")
+        assert page.locator("article h1").is_visible() and not page.locator("#jb-print-docs-body").is_visible()
+        assert not page.locator("details.cite").is_visible()
+        style = "(part, name) => getComputedStyle(part)[name]"
+        table = page.locator("table.ledger")
+        assert table.evaluate(style, "breakInside") == "auto" and table.locator("thead").evaluate(style, "breakInside") == "avoid"
+        assert table.locator("th button").first.evaluate(style, "display") == "contents"  # Chromium repeats no head with a button
+
+
 def test_solutions_open_by_keyboard_and_look_like_proofs(chromium):
     with Visit(chromium) as visit:
         page = visit.page
