@@ -157,6 +157,44 @@ def test_a_tap_on_a_symbol_shows_it_and_leads_nowhere(chromium):
         assert page.url.endswith("03-end-to-end.html")
 
 
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_figure_fills_the_window_and_escape_leads_back(chromium, mode):
+    with Visit(chromium, mode) as visit:
+        page, room = visit.open(f"{SITE.as_uri()}/book/05-not-a-gradient.html"), visit.page.locator("dialog.room")
+        figure = page.locator("figure#fig-walks")
+        key = figure.locator("button.enlarge")
+        key.focus()
+        before = figure.locator("> img").bounding_box()["width"]
+        page.keyboard.press("f")
+        shown = room.locator("img").bounding_box()
+        assert shown["width"] > 1.5 * before and shown["y"] + shown["height"] <= 900 and "Fig. 5.1" in room.text_content()
+        assert not [name for name, count in page.evaluate(IDS.replace("#preview", "dialog.room")).items() if count > 1]
+        assert not visit.errors
+        assert Axe().run(page, "dialog.room").response["violations"] == []
+        page.keyboard.press("Escape")
+        assert not room.is_visible() and key.evaluate("element => element === document.activeElement")
+        figure.locator("> img").click()
+        room.locator("img").click()
+        assert not room.is_visible()
+
+
+def test_an_interactive_figure_fills_the_window_and_returns_to_its_place(chromium):
+    with Visit(chromium) as visit:
+        page, room = visit.open(f"{SITE.as_uri()}/book/05-not-a-gradient.html"), visit.page.locator("dialog.room")
+        figure, around = page.locator(".explore"), "box => [box.previousElementSibling.textContent, box.nextElementSibling?.textContent]"
+        place, width = figure.evaluate(around), figure.locator("svg").first.bounding_box()["width"]
+        figure.locator("svg").first.hover()
+        page.keyboard.press("F")
+        page.wait_for_function(f"document.querySelector('dialog.room svg').getBoundingClientRect().width > {1.1 * width}")
+        said = room.locator(".said").text_content()
+        room.locator("input").first.focus()
+        page.keyboard.press("ArrowRight")
+        assert room.locator(".said").text_content() != said
+        page.keyboard.press("f")
+        page.wait_for_function("!document.querySelector('dialog.room .explore')")
+        assert figure.evaluate(around) == place and not visit.errors
+
+
 @pytest.mark.parametrize(("query", "first"), [
     ("balanced", "2. Balanced layers"), ("balanced layers", "2. Balanced layers"), ("Theorem 3.4", "Theorem 3.4 (End-to-end dynamics)"),
     ("thm 3.4", "Theorem 3.4 (End-to-end dynamics)"), ("Fig. 3.1", "Fig. 3.1"), ("sigma", "Notation"), ("W_N", "Notation"),
