@@ -6,8 +6,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 from pybtex.database import parse_string
 
+import card
 import launch
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +38,22 @@ def test_one_setting_gives_all_links():
                      f"{REPOSITORY}/issues/new?title=book/03-x.ipynb%3A%20": "Report an issue", "../book.pdf": "PDF of the book"}
     assert "Colab" not in around.around(PAGE, "book/n", "n.md", REPOSITORY, False)
     assert around.site(REPOSITORY) == "https://owner.github.io/depth.book/" and around.site("https://example.org/x") == ""
+
+
+def test_a_card_is_named_by_its_whole_address_or_not_at_all():
+    known, unknown = (around.around(PAGE, "book/03-x", "03-x.ipynb", repository, False) for repository in (REPOSITORY, ""))
+    found = dict(re.findall(r'<meta (?:name|property)="((?:og|twitter):[^"]+)" content="([^"]*)" />', known))
+    assert found["og:image"] == "https://owner.github.io/depth.book/_static/card.png" and found["twitter:card"] == "summary_large_image"
+    assert found["og:url"] == "https://owner.github.io/depth.book/book/03-x.html"
+    assert (int(found["og:image:width"]), int(found["og:image:height"])) == card.SIZE
+    assert "og:image" not in unknown and "og:url" not in unknown and '"twitter:card" content="summary" ' in unknown
+
+
+def test_the_card_shows_the_cover_of_today():
+    path = ROOT / "book" / "_static" / "card.png"
+    with Image.open(path) as picture:
+        assert picture.size == card.SIZE and path.stat().st_size <= 60_000
+        assert picture.info["cover"] == card.digest_of_cover(), "the cover changed; run: python tools/card.py"
 
 
 @pytest.mark.parametrize(("page", "title", "kind"), [("book/03-x", "The theorem", "incollection"),

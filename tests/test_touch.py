@@ -56,6 +56,18 @@ def test_a_check_shows_its_verdict_and_opens_its_code(chromium, script):
         assert code.bounding_box()["height"] > 50  # on paper all is open
 
 
+def test_on_paper_a_page_has_its_own_title_and_tables_go_on_under_their_head(chromium):
+    with Visit(chromium) as visit:
+        page = visit.open(f"{SITE.as_uri()}/book/claims.html")
+        page.emulate_media(media="print")
+        assert page.locator("article h1").is_visible() and not page.locator("#jb-print-docs-body").is_visible()
+        assert not page.locator("details.cite").is_visible()
+        style = "(part, name) => getComputedStyle(part)[name]"
+        table = page.locator("table.ledger")
+        assert table.evaluate(style, "breakInside") == "auto" and table.locator("thead").evaluate(style, "breakInside") == "avoid"
+        assert table.locator("th button").first.evaluate(style, "display") == "contents"  # Chromium repeats no head with a button
+
+
 def test_solutions_open_by_keyboard_and_look_like_proofs(chromium):
     with Visit(chromium) as visit:
         page = visit.page
@@ -143,6 +155,44 @@ def test_a_tap_on_a_symbol_shows_it_and_leads_nowhere(chromium):
         symbol.tap()
         box.wait_for(state="hidden")
         assert page.url.endswith("03-end-to-end.html")
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_figure_fills_the_window_and_escape_leads_back(chromium, mode):
+    with Visit(chromium, mode) as visit:
+        page, room = visit.open(f"{SITE.as_uri()}/book/05-not-a-gradient.html"), visit.page.locator("dialog.room")
+        figure = page.locator("figure#fig-walks")
+        key = figure.locator("button.enlarge")
+        key.focus()
+        before = figure.locator("> img").bounding_box()["width"]
+        page.keyboard.press("f")
+        shown = room.locator("img").bounding_box()
+        assert shown["width"] > 1.5 * before and shown["y"] + shown["height"] <= 900 and "Fig. 5.1" in room.text_content()
+        assert not [name for name, count in page.evaluate(IDS.replace("#preview", "dialog.room")).items() if count > 1]
+        assert not visit.errors
+        assert Axe().run(page, "dialog.room").response["violations"] == []
+        page.keyboard.press("Escape")
+        assert not room.is_visible() and key.evaluate("element => element === document.activeElement")
+        figure.locator("> img").click()
+        room.locator("img").click()
+        assert not room.is_visible()
+
+
+def test_an_interactive_figure_fills_the_window_and_returns_to_its_place(chromium):
+    with Visit(chromium) as visit:
+        page, room = visit.open(f"{SITE.as_uri()}/book/05-not-a-gradient.html"), visit.page.locator("dialog.room")
+        figure, around = page.locator(".explore"), "box => [box.previousElementSibling.textContent, box.nextElementSibling?.textContent]"
+        place, width = figure.evaluate(around), figure.locator("svg").first.bounding_box()["width"]
+        figure.locator("svg").first.hover()
+        page.keyboard.press("F")
+        page.wait_for_function(f"document.querySelector('dialog.room svg').getBoundingClientRect().width > {1.1 * width}")
+        said = room.locator(".said").text_content()
+        room.locator("input").first.focus()
+        page.keyboard.press("ArrowRight")
+        assert room.locator(".said").text_content() != said
+        page.keyboard.press("f")
+        page.wait_for_function("!document.querySelector('dialog.room .explore')")
+        assert figure.evaluate(around) == place and not visit.errors
 
 
 @pytest.mark.parametrize(("query", "first"), [

@@ -67,14 +67,18 @@ def around(text, page, source, repository, pdf):
     first = next((paragraph for paragraph in paragraphs if len(paragraph) >= 40), title)
     about = html.escape(first if len(first) < 200 else first[:first.rindex(" ", 0, 197)] + " …")
     card = {"og:title": html.escape(title), "og:description": about, "og:type": "article", "og:site_name": "Depth as a preconditioner"}
-    head = f'<meta name="description" content="{about}" />\n<meta name="twitter:card" content="summary" />\n' + "".join(
+    if address := site(repository):  # those who show a card want whole addresses
+        card |= {"og:url": f"{address}{page}.html", "og:image": f"{address}_static/card.png", "og:image:width": "1200",
+                 "og:image:height": "630", "og:image:alt": "Two paths of gradient flow to one minimum, with and without redundant layers"}
+    kind = "summary_large_image" if address else "summary"
+    head = f'<meta name="description" content="{about}" />\n<meta name="twitter:card" content="{kind}" />\n' + "".join(
         f'<meta property="{name}" content="{value}" />\n' for name, value in card.items())
     found = [*links(source, repository), *([("PDF of the book", "../book.pdf")] if pdf else [])]
     if found:
         row = " · ".join(f'<a href="{html.escape(address)}">{name}</a>' for name, address in found)
         text = TITLE.sub(lambda heading: f'{heading[0]}\n<p class="around">{row}</p>', text, count=1)
     cite = (f'<details class="fold cite"><summary>Cite this page</summary><div class="fold-body"><div class="highlight"><pre>'
-            f"{html.escape(citation(page, title, site(repository)))}</pre></div></div></details>\n")
+            f"{html.escape(citation(page, title, address))}</pre></div></div></details>\n")
     return text.replace("</head>", head + "</head>", 1).replace("</article>", cite + "</article>", 1)
 
 

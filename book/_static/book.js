@@ -126,3 +126,55 @@ document.addEventListener("copy", (event) => {
   }, true);
   window.addEventListener("scroll", () => { if (link && !link.matches(":hover, :focus")) hide(); }, { passive: true });
 }
+
+// A figure as large as the window, for a lecture room: by the button in its corner, by a click on its picture, by F while it has the focus
+// or the pointer. A still figure is shown as a copy, an interactive one itself.
+{
+  const FIGURES = ".bd-article figure:has(img), .bd-article .explore:not(:empty)", room = document.createElement("dialog");
+  const named = (element, name) => { element.setAttribute("aria-label", name); element.title = name; return element; };
+  const button = (name, icon, action) => {
+    const made = named(document.createElement("button"), name);
+    made.type = "button";
+    made.className = "enlarge";
+    made.innerHTML = `<i class="fa-solid fa-${icon}" aria-hidden="true"></i>`;
+    made.addEventListener("click", action);
+    return made;
+  };
+  const back = button("Back to the page", "xmark", () => room.close());
+  const place = document.createElement("div");
+  room.className = "room";
+  room.setAttribute("aria-label", "Figure");
+  room.addEventListener("close", () => { if (place.isConnected) place.replaceWith(room.lastChild); });
+  room.addEventListener("click", (event) => { if (event.target.matches("dialog, figure, img")) room.close(); });
+
+  function enlarge(figure) {
+    let shown = figure;
+    if (figure.matches("figure")) {
+      shown = figure.cloneNode(true);
+      shown.querySelectorAll(".panels, .headerlink, .enlarge").forEach((part) => part.remove());
+      shown.querySelectorAll("a").forEach((link) => link.replaceWith(...link.childNodes));
+      [shown, ...shown.querySelectorAll("[id]")].forEach((part) => part.removeAttribute("id"));
+    } else {
+      place.style.height = `${figure.offsetHeight}px`;  // the page keeps its length
+      figure.replaceWith(place);
+    }
+    room.replaceChildren(back, shown);
+    document.querySelector(".bd-article").append(room);
+    room.showModal();
+  }
+
+  window.addEventListener("load", () => document.querySelectorAll(FIGURES).forEach((figure) => {
+    figure.append(button("As large as the window (F)", "expand", () => enlarge(figure)));
+    figure.querySelector(":scope > img, :scope > a > img")?.addEventListener("click", (event) => {
+      event.preventDefault();
+      enlarge(figure);
+    });
+  }));
+  document.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() !== "f" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches?.("input:not([type='range'], [type='radio']), textarea, select")) return;
+    const figure = document.activeElement.closest(FIGURES) ?? document.querySelector(`:is(${FIGURES}):hover`);
+    if (room.open) room.close();
+    else if (figure) enlarge(figure);
+  });
+}
