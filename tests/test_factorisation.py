@@ -95,3 +95,38 @@ def test_a_list_of_steps_is_one_for_each_run():
     for bad in (float("nan"), [0.1, float("inf")], torch.ones(2, 3)):
         with pytest.raises(ValueError, match="step_size is .*; expected a finite number"):
             factorisation.descend(M, U, V, bad, 5)
+
+
+def test_a_problem_has_its_singular_values_and_a_batch_is_its_problems():
+    M, U, V = factorisation.problem(6, 5, (3.0, 2.0), 0.1, seed=4)
+    assert (torch.linalg.svdvals(M)[:2] - torch.tensor([3.0, 2.0])).abs().max() < 1e-12 and torch.linalg.svdvals(M)[2] < 1e-12
+    assert U.shape == (6, 2) and V.shape == (5, 2) and M.dtype == torch.float64
+    batch = factorisation.problem(6, 5, (3.0, 2.0), 0.1, seed=range(3, 5))
+    assert all(torch.equal(part[1], alone) for part, alone in zip(batch, (M, U, V)))
+
+
+def test_value_gradients_and_the_network_agree():
+    M, U, V = factorisation.problem(6, 5, (3.0, 2.0), 0.4, seed=1)
+    loss, layers = factorisation.network_loss(M), [V.mT, U]
+    assert abs(loss.value(dl.end_to_end(layers)) - factorisation.value(M, U, V)) < 1e-12
+    second, first = dl.layer_gradients(layers, loss.gradient(dl.end_to_end(layers)))[::-1]
+    G, H = factorisation.gradients(M, U, V)
+    assert (G - second).abs().max() < 1e-12 and (H - first.mT).abs().max() < 1e-12
+
+
+def test_the_bound_is_that_of_the_theorem_and_batched():
+    M, U, V = factorisation.problem(6, 5, (3.0,), 0.4, seed=range(3))
+    norm, x = lambda A: torch.linalg.svdvals(A)[..., 0], factorisation.bound(M, U, V)
+    R = (U @ V.mT - M).norm(dim=(1, 2))
+    assert (x - norm(U.mT @ U - V.mT @ V) - norm(M) - 2 * R).abs().max() < 1e-12
+    run = factorisation.descend(M, U, V, 1 / (4 * x), 500)
+    assert (norm(run.U) ** 2 <= x).all() and (norm(run.V) ** 2 <= x).all()
+
+
+def test_a_run_tells_when_it_arrives_and_how_its_factors_compare():
+    run = factorisation.descend(*factorisation.problem(6, 5, (3.0, 1.0), 0.1, seed=range(2)), 0.05, 400, record_every=10)
+    for i in range(2):
+        first = next(t for t, loss in zip(run.steps, run.loss[:, i]) if loss <= 1e-3)
+        assert run.steps_to(1e-3)[i] == first
+    assert (run.steps_to(-1.0) == torch.inf).all() and (run.steps_to(1e9) == 0).all()
+    assert (run.ratio[-1] - run.U.norm(dim=(1, 2)) / run.V.norm(dim=(1, 2))).abs().max() < 1e-14

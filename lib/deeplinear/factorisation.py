@@ -6,11 +6,11 @@ factors is gradient descent itself (Du, Hu and Lee 2018).
 
 import dataclasses
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from . import chain, data
+from . import chain, data, losses
 from .annotations import Array, Numbers
 
 
@@ -18,7 +18,8 @@ from .annotations import Array, Numbers
 class Run:
     """``steps`` (T,); ``loss`` (T, ...), without the regulariser; ``imbalance`` (T, ...), the Frobenius norm of
     ``U^T U - V^T V``; ``drift_bound`` (T, ...), which the spectral norm of its change since the start does not exceed
-    without regulariser: the sum of the squared steps times the larger squared gradient norm; the final ``U``, ``V``."""
+    without regulariser: the sum of the squared steps times the larger squared gradient norm; the final ``U``, ``V``;
+    ``ratio`` (T, ...), the Frobenius norm of U over that of V."""
 
     steps: torch.Tensor
     loss: torch.Tensor
@@ -26,6 +27,55 @@ class Run:
     drift_bound: torch.Tensor
     U: torch.Tensor
     V: torch.Tensor
+    ratio: torch.Tensor
+
+    def steps_to(self, level: float) -> torch.Tensor:
+        """The first recorded step at which the loss is at most ``level``, shape (...); infinity where it never is."""
+        reached = self.loss <= level
+        return torch.where(reached.any(0), self.steps.double()[reached.to(torch.uint8).argmax(0)], torch.inf)
+
+
+def problem(m: int, n: int, values: Sequence[float], std: float, seed: int | Sequence[int]) -> tuple[torch.Tensor, ...]:
+    """A goal and a start: ``M`` (m, n), ``U`` (m, r) and ``V`` (n, r), float64.
+
+    M has the r singular ``values`` between random frames; the factors are Gaussian of standard deviation ``std``.
+    ``seed``: of all draws; a sequence of seeds gives a batch of problems, stacked.
+    """
+    if not isinstance(seed, numbers.Integral):
+        return tuple(torch.stack(part) for part in zip(*(problem(m, n, values, std, each) for each in seed)))
+    generator, r = chain.seeded(int(seed)), len(values)
+    P, Q = (torch.linalg.qr(chain.normal(k, r, generator=generator))[0] for k in (m, n))
+    U, V = (std * chain.normal(k, r, generator=generator) for k in (m, n))
+    return P * torch.tensor(values, dtype=torch.float64) @ Q.mT, U, V
+
+
+def value(M: torch.Tensor, U: torch.Tensor, V: torch.Tensor) -> torch.Tensor:
+    """``1/2 |U V^T - M|_F^2`` of goals (..., m, n) and factors (..., m, r), (..., n, r): shape (...). :eq:`eq-factorisation`."""
+    return (U @ V.mT - M).square().sum((-2, -1)) / 2
+
+
+def gradients(M: torch.Tensor, U: torch.Tensor, V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of :func:`value` in ``U`` and in ``V``, in their shapes. :eq:`eq-factorisation`."""
+    R = U @ V.mT - M
+    return R @ V, R.mT @ U
+
+
+def bound(M: torch.Tensor, U: torch.Tensor, V: torch.Tensor) -> torch.Tensor:
+    """The number that the squared norms of both factors do not exceed, shape (...), under any steps up to a fourth of its inverse.
+
+    Imbalance, goal and residual at the start: ``|U^T U - V^T V|_2 + |M|_2 + 2 |U V^T - M|_F``. :prf:ref:`thm-factor-descent`.
+    """
+    sizes = [torch.linalg.matrix_norm(A, 2) for A in (imbalance(U, V), M)]
+    return sizes[0] + sizes[1] + 2 * (2 * value(M, U, V)).sqrt()
+
+
+def network_loss(M: Numbers) -> losses.LpLoss:
+    """:func:`value` as a loss of the end-to-end matrix ``U V^T``: what the network with the layers ``[V^T, U]`` learns.
+
+    ``M``: one goal, (m, n).
+    """
+    M = data.tensor(M)
+    return losses.LpLoss(torch.eye(M.shape[1], dtype=M.dtype), M.mT, 2, "sum", 0.5)
 
 
 def decaying(eta: float, delta: float) -> Callable[[int], float]:
@@ -72,13 +122,15 @@ def descend(M: Numbers, U: Numbers, V: Numbers, step_size: Numbers | Callable[[i
                              "shape (..., 1, 1)")
     eta = step_size if callable(step_size) else lambda t: step_size
     batches = [torch.as_tensor(eta(0)).shape[:-2], *(factor.shape[:-2] for factor in (M, U, V))]
-    bound = M.new_zeros(torch.broadcast_shapes(*batches))
+    drift = M.new_zeros(torch.broadcast_shapes(*batches))
     rows = []
     for t in range(steps + 1):
         R = U @ V.mT - M
         if t % record_every == 0 or t == steps:
-            size = imbalance(U, V).norm(dim=(-2, -1)).expand(bound.shape)
-            rows.append((t, (R.square().sum((-2, -1)) / 2).expand(bound.shape), size, bound))
+            size = imbalance(U, V).norm(dim=(-2, -1)).expand(drift.shape)
+            lengths = [factor.norm(dim=(-2, -1)) for factor in (U, V)]
+            rows.append((t, (R.square().sum((-2, -1)) / 2).expand(drift.shape), size, drift,
+                         (lengths[0] / lengths[1]).expand(drift.shape)))
         if t == steps:
             break
         G, H = R @ V, R.mT @ U
@@ -87,7 +139,8 @@ def descend(M: Numbers, U: Numbers, V: Numbers, step_size: Numbers | Callable[[i
             D = regulariser * imbalance(U, V)
             G, H = G + U @ D, H - V @ D
         lr = torch.as_tensor(eta(t), dtype=M.dtype, device=M.device)
-        bound = bound + (lr.squeeze((-2, -1)) if lr.ndim else lr) ** 2 * squares
+        drift = drift + (lr.squeeze((-2, -1)) if lr.ndim else lr) ** 2 * squares
         U, V = U - lr * G, V - lr * H
     at, *columns = zip(*rows)
-    return Run(torch.tensor(at), *map(torch.stack, columns), U, V)
+    loss, size, bounds, ratio = map(torch.stack, columns)
+    return Run(torch.tensor(at), loss, size, bounds, U, V, ratio)
