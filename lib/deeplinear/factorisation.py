@@ -41,7 +41,7 @@ def problem(m: int, n: int, values: Sequence[float], std: float, seed: int | Seq
     M has the r singular ``values`` between random frames; the factors are Gaussian of standard deviation ``std``.
     ``seed``: of all draws; a sequence of seeds gives a batch of problems, stacked.
     """
-    if not isinstance(seed, numbers.Integral):
+    if isinstance(seed, Sequence):
         return tuple(torch.stack(part) for part in zip(*(problem(m, n, values, std, each) for each in seed)))
     generator, r = chain.seeded(int(seed)), len(values)
     P, Q = (torch.linalg.qr(chain.normal(k, r, generator=generator))[0] for k in (m, n))

@@ -82,7 +82,7 @@ def sectors(loss: losses.Polynomial, curves: Mapping[str, Sequence[float]], dept
     figure, axes = panels_of(len(curves), height=3.0)
     ray = lambda angle: np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
     arc = lambda start, end: np.stack([ray(angle) for angle in np.linspace(start, end, 41)])
-    part = lambda start, end: field.line_integral(loss, depth, r, R, directions=(ray(start), ray(end)))
+    part = lambda start, end: float(field.line_integral(loss, depth, r, R, directions=([*ray(start)], [*ray(end)])))
     for ax, (title, angles) in zip(axes, curves.items()):
         for start, end in zip(angles, angles[1:]):
             share, edge = part(start, end), arc(start, end)
