@@ -109,6 +109,14 @@ def test_the_sectors_of_a_curve_add_up_to_its_integral():
     assert drawn.svg() == plots.sectors(loss, {"blind": (180, 135, 45, 0), "seeing": (45, -45)}).svg()
 
 
+def test_on_the_flat_sheet_the_path_is_steepest_descent():
+    drawn = plots.cone(depth=4)
+    plane, sheet = ([(np.array(text.xy) - np.array(text.xyann)) for text in ax.texts] for ax in drawn.axes)
+    angles = [np.linalg.det([step / np.linalg.norm(step) for step in steps]) for steps in (plane, sheet)]
+    assert abs(angles[1]) < 0.02 < 0.2 < abs(angles[0])
+    assert drawn.svg() == plots.cone(depth=4).svg() and len(drawn.svg().encode()) < 60_000
+
+
 def test_intervals_lie_in_their_rows_and_tell_a_change():
     panels = {"a": {"one": {"x": (1.0, 0.5, 2.0), "y": (1.2, 1.1, 1.3)}, "two": {"y": (0.9, 0.8, 1.0)}}}
     drawn = plots.intervals(panels, x="ratio")

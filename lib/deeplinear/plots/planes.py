@@ -82,7 +82,7 @@ def sectors(loss: losses.Polynomial, curves: Mapping[str, Sequence[float]], dept
     figure, axes = panels_of(len(curves), height=3.0)
     ray = lambda angle: np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
     arc = lambda start, end: np.stack([ray(angle) for angle in np.linspace(start, end, 41)])
-    part = lambda start, end: float(field.line_integral(loss, depth, r, R, directions=([*ray(start)], [*ray(end)])))
+    part = lambda start, end: float(field.line_integral(loss, depth, r, R, directions=(ray(start).tolist(), ray(end).tolist())))
     for ax, (title, angles) in zip(axes, curves.items()):
         for start, end in zip(angles, angles[1:]):
             share, edge = part(start, end), arc(start, end)
@@ -98,6 +98,50 @@ def sectors(loss: losses.Polynomial, curves: Mapping[str, Sequence[float]], dept
         total = sum(part(start, end) for start, end in zip(angles, angles[1:]))
         ax.set(xlim=(-1.15, 1.15), ylim=(-0.8, 1.1), aspect="equal", xticks=[], yticks=[], title=title,
                xlabel=f"integral {round(total, 3) + 0.0:.3f}")
+        without_axes(ax)
+    return figure
+
+
+@styled
+def cone(depth: float = 4, minimum: tuple[float, float] = (0.55, 0.9), start: tuple[float, float] = (-0.25, 0.1),
+         reach: float = 1.7) -> Figure:
+    """The flow of one depth on two weights, in the plane and on the flat sheet to which the metric of depth unrolls it.
+
+    The plane is cut below the origin; radius r becomes sqrt(N) r^(1/N), and angles shrink by sqrt(N). In both, the level
+    lines of the loss (w_1 - m_1)^2 / 2 + 2 (w_2 - m_2)^2, the path, and at one of its points the direction of the path
+    (coloured) and that of steepest descent (dark). :prf:ref:`prop-cone`.
+    """
+    def on_sheet(w):
+        angle = np.mod(np.arctan2(w[..., 1], w[..., 0]) + np.pi / 2, 2 * np.pi) - np.pi
+        turned, rho = angle / np.sqrt(depth) + np.pi / 2, np.sqrt(depth) * np.linalg.norm(w, axis=-1) ** (1 / depth)
+        return np.stack([rho * np.cos(turned), rho * np.sin(turned)], -1)
+
+    value = lambda w: (w[..., 0] - minimum[0]) ** 2 / 2 + 2 * (w[..., 1] - minimum[1]) ** 2
+    loss = losses.LpLoss(np.diag([1.0, 2.0]), [minimum[0], 2 * minimum[1]], p=2, reduction="sum", scale=0.5)
+    path = flow.end_to_end(loss, torch.tensor([start]).double(), int(depth), np.geomspace(0.01, 60, 300)).end_to_end[:, 0].numpy()
+    polar = np.stack(np.meshgrid(reach * np.linspace(0.05, 1, 45) ** 2, np.radians(np.linspace(-89.99, 269.99, 109))), -1)
+    plane = polar[..., :1] * np.stack([np.cos(polar[..., 1]), np.sin(polar[..., 1])], -1)
+    figure, axes = panels_of(2, height=3.2)
+    colour, i = COLOURS[OF_DEPTH.get(int(depth), 7)], int(np.searchsorted(-value(path), -0.35 * value(path)[0]))
+    for ax, draw, title in zip(axes, (lambda w: w, on_sheet), ("the plane of the weights", "the flat sheet")):
+        grid, line, m = draw(plane), draw(path), draw(np.array(minimum))
+        size = np.abs(grid).max()
+        ax.contour(grid[..., 0], grid[..., 1], value(plane), levels=np.geomspace(0.02, 4, 6), colors="#b5b5b5", linewidths=0.8)
+        ax.plot(*grid[:, -1].T, color="#999999", linewidth=1.0)
+        for cut in (grid[0], grid[-1]):
+            ax.plot([0, cut[-1, 0]], [0, cut[-1, 1]], color="#444444", linewidth=1.2, linestyle=DASHES[3])
+        ax.plot(*line.T, color=colour, linewidth=2.2)
+        jacobian = np.stack([(draw(path[i] + e) - draw(path[i] - e)) / 2e-6 for e in 1e-6 * np.eye(2)], -1)
+        down = -np.linalg.solve(jacobian.T, loss.gradient(torch.from_numpy(path[i:i + 1]))[0].numpy())
+        ahead = line[i + 1] - line[i - 1]
+        for step, tint, long in ((down, "#222222", 0.33), (ahead, colour, 0.22)):
+            end = line[i] + long * size * step / np.linalg.norm(step)
+            ax.annotate("", end, line[i], arrowprops={"arrowstyle": "-|>", "color": tint, "lw": 2.0, "shrinkA": 0, "shrinkB": 0})
+        ax.plot(*line[0], "o", color=colour, markersize=5)
+        ax.plot(*m, "*", color="#222222", markersize=10)
+        ax.plot(0, 0, "+", color="#444444", markersize=8)
+        ax.set(aspect="equal", xticks=[], yticks=[], title=title, xlim=(-1.05 * size, 1.05 * size),
+               ylim=(min(grid[..., 1].min(), 0) - 0.05 * size, 1.05 * size))
         without_axes(ax)
     return figure
 
