@@ -35,3 +35,8 @@ def test_a_formula_that_cannot_be_set_stops_the_build_by_name(tex):
 def test_a_bracket_of_stated_size_with_an_exponent_is_not_alone():
     text = MATHS["mathml"](r"\bigl( a \bigr)^{2}", True, MACROS)
     assert '<msup><mrow><mo minsize="1.2em" maxsize="1.2em">)</mo><mi></mi></mrow><mn>2</mn></msup>' in text
+
+
+def test_the_space_between_two_rows_is_not_drawn():
+    text = MATHS["mathml"](r"\begin{cases} a \\[1.5ex] [b] \end{cases}", True, MACROS)
+    assert "1.5" not in text and text.partition("<annotation")[0].count("[") == 1

@@ -68,6 +68,16 @@ def test_on_paper_a_page_has_its_own_title_and_tables_go_on_under_their_head(chr
         assert table.locator("th button").first.evaluate(style, "display") == "contents"  # Chromium repeats no head with a button
 
 
+def test_a_dark_page_prints_light_and_is_dark_again(chromium):
+    with Visit(chromium, "dark") as visit:
+        page = visit.page
+        page.goto(f"{SITE.as_uri()}/{DENSEST}.html")
+        look = "[document.documentElement.dataset.theme, document.querySelectorAll('details:not([open])').length]"
+        page.evaluate(f"window.addEventListener('beforeprint', () => {{ window.seen = {look}; }})")
+        page.pdf()
+        assert page.evaluate("seen") == ["light", 0] and page.evaluate(look) == ["dark", 0]
+
+
 def test_solutions_open_by_keyboard_and_look_like_proofs(chromium):
     with Visit(chromium) as visit:
         page = visit.page

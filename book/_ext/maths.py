@@ -10,6 +10,7 @@ from sphinx.util.math import get_node_equation_number
 CONVERTER = LatexToMathML(annotation=True, fancy_error=False)
 # Chromium stretches a bracket of stated size beside others, not as the only thing that has an exponent.
 BRACKET_WITH_EXPONENT = re.compile(r"(<m(?:sup|sub|subsup)>)(<mo [^>]*minsize=[^>]*>[^<]*</mo>)")
+ROW_SKIP = re.compile(r"(\\\\)\[[\d.]+(?:ex|em|pt)\]")  # math-core would draw it, and MathML keeps rows apart
 
 
 def commands(configured):
@@ -43,7 +44,7 @@ def closing_brace(tex, start):
 def mathml(tex, display, macros, place="formula"):
     """The formula as MathML; an error names its place."""
     try:
-        text = CONVERTER.convert_with_local_state(expand(tex, macros).strip(), displaystyle=display)
+        text = CONVERTER.convert_with_local_state(ROW_SKIP.sub(r"\1", expand(tex, macros)).strip(), displaystyle=display)
     except (LatexError, ValueError) as error:
         raise ExtensionError(f"{place}: cannot set the formula {tex!r}: {error}") from error
     return BRACKET_WITH_EXPONENT.sub(r"\1<mrow>\2<mi></mi></mrow>", text)

@@ -1,7 +1,16 @@
-// On paper everything is open.
-window.addEventListener("beforeprint", () => {
-  document.querySelectorAll("details").forEach((box) => { box.open = true; });
-});
+// On paper everything is open, and light: dark pages would print grey on white.
+{
+  let theme = null;
+  window.addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((box) => { box.open = true; });
+    theme ??= document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+  });
+  window.addEventListener("afterprint", () => {
+    document.documentElement.dataset.theme = theme;
+    theme = null;
+  });
+}
 
 // The tables of claims and of runs sort by the column whose head is pressed, again to turn the order round.
 document.querySelectorAll("table.ledger").forEach((table) => {
