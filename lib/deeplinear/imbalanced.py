@@ -62,7 +62,7 @@ def flowed(loss: Differentiable, weights: Sequence[Numbers], time: float) -> tor
 def descended(loss: Trainable, weights: Sequence[Numbers], lr: float, steps: int, rule: Rule = "layers") -> torch.Tensor:
     """The end-to-end matrix ``(k, d)`` after gradient descent on the layers, or the end-to-end rule from their product.
 
-    ``loss``, ``weights``, ``rule``, errors: as for :func:`deeplinear.train`; ``lr``: the step. :prf:ref:`prop-orders`.
+    ``loss``, ``weights``, ``rule``, errors: as for :func:`deeplinear.descent.train`; ``lr``: the step. :prf:ref:`prop-orders`.
     """
     return chain.end_to_end(descent.train(loss, weights, optimizers.GD(lr), steps, max(steps, 1), rule).weights)
 
