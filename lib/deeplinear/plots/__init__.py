@@ -8,8 +8,8 @@ from .curves import lines
 from .figure import Figure
 from .ideas import directions, one_step, saddle, shapes, trades, two_speeds, unit, walks
 from .intervals import intervals
-from .planes import cover, curls, ellipses
+from .planes import cover, curls, ellipses, switches
 from .tables import factors
 
-__all__ = ["Figure", "cover", "curls", "directions", "ellipses", "factors", "intervals", "lines", "one_step", "saddle", "shapes", "trades",
-           "two_speeds", "unit", "walks"]
+__all__ = ["Figure", "cover", "curls", "directions", "ellipses", "factors", "intervals", "lines", "one_step", "saddle", "shapes",
+           "switches", "trades", "two_speeds", "unit", "walks"]
