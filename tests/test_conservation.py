@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import deeplinear as dl
 from deeplinear import conservation
 
 TABLE = [  # dims, activation, bias, laws
@@ -116,3 +117,20 @@ def test_a_network_too_large_to_count_is_refused_with_its_size(activation, bias)
                                          "expected at most 32768 weights"):
         conservation.count_laws((784, 512, 10), activation, bias)
     assert conservation.count_laws(np.array([3, 2, 2])) == conservation.count_laws((3, 2, 2))
+
+
+def test_ranks_are_exact_and_never_too_large_modulo_a_prime():
+    matrices = np.array([[[1, 2], [3, 4]], [[2, 4], [6, 8]], [[1, 0], [0, 1]]])
+    assert conservation.exact_rank(matrices) == 2 and conservation.exact_rank(matrices, modulo=101) == 2
+    assert conservation.exact_rank(matrices[0]) == 2 and conservation.exact_rank(matrices[0], modulo=2) == 1
+    assert conservation.exact_rank([torch.tensor([1, 1]), torch.tensor([2, 2])]) == 1
+
+
+def test_missing_laws_are_kept_along_a_flow_and_nowhere_else():
+    loss, times = dl.LpLoss([[1.0]], [5.0], p=4), np.linspace(0, 0.1, 4)
+    start = dl.near_zero_init((1, 2, 2, 1), 1.0, dl.seeded(5))
+    sigma, c, F = conservation.missing_laws(dl.flow.layers(loss, start, times).weights)
+    assert sigma.shape == c.shape == (4, 2) and F.shape == (2, 4)
+    assert abs(F[0]).max() < 1e-11 and abs(F[1]).max() > 1e-3
+    with pytest.raises(ValueError, match="expected"):
+        conservation.missing_laws(dl.flow.layers(loss, dl.near_zero_init((1, 2, 3, 1), 1.0, dl.seeded(5)), times).weights)

@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from flint import nmod_mat
+import torch
+from flint import fmpz_mat, nmod_mat
+from scipy.integrate import quad
 
 from . import chain
+from .annotations import Numbers
 
 PRIME = 2**31 - 1  # products of two residues fit into 64 bits
 DEEPEST = 7  # brackets of more fields are not tried
@@ -68,6 +71,37 @@ def count_laws(dims: Sequence[int], activation: Literal["linear", "relu"] = "lin
             break
     count = net.size - fields
     return Laws(count, net.size, balances, fields, certified=count == laws)
+
+
+def exact_rank(matrices: Sequence[Numbers], modulo: int | None = None) -> int:
+    """The rank of matrices of integers as vectors, or of the rows of one: exact, or modulo a prime.
+
+    ``matrices``: of one size, any shape. Modulo a prime a rank can only be smaller: :prf:ref:`thm-certificate`.
+    """
+    rows = [np.ravel(matrix).astype(int).tolist() for matrix in matrices]
+    if modulo is None:
+        return fmpz_mat(rows).rank()
+    return nmod_mat(len(rows), len(rows[0]), list(itertools.chain(*rows)), modulo).rank()
+
+
+def missing_laws(layers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """The laws of a network of widths 1, n, n, 1 that are no balances, along a path of its layers.
+
+    ``layers``: W_1 (T, n, 1), W_2 (T, n, n), W_3 (T, 1, n), float64, with the balances of their first point all along.
+    Returns the singular values of W_2 and the ``c_i``, both (T, n), and ``F`` (n, T): the integrals from the first point on
+    with the powers k = 0, ..., n - 1, of which all but the last are laws. Raises ``ValueError`` for other shapes.
+    :prf:ref:`prop-missing-laws`.
+    """
+    n = layers[0].shape[-2] if len(layers) == 3 else 0
+    if not n or [tuple(W.shape[-2:]) for W in layers] != [(n, 1), (n, n), (1, n)] or any(W.ndim != 3 for W in layers):
+        raise ValueError(f"layers have shapes {[tuple(W.shape) for W in layers]}; expected (T, n, 1), (T, n, n), (T, 1, n)")
+    U, sigma, Vh = torch.linalg.svd(layers[1])
+    c = ((layers[2] @ U).mT * (Vh @ layers[0]))[..., 0]
+    first, second = chain.imbalance([W[0] for W in layers])
+    roots = torch.cat([torch.linalg.eigvalsh(D) for D in (first, -second)]).numpy()
+    slope = lambda s, k: s ** (2 * k) / np.sqrt(np.prod(s**2 - roots))
+    F = [[[quad(slope, low, high, k)[0] for low, high in zip(sigma[0], at)] for at in sigma] for k in range(n)]
+    return sigma, c, np.array(F) @ (c[0].sign().numpy() * (-1.0) ** np.arange(n))
 
 
 class _Net:

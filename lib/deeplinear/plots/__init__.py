@@ -8,8 +8,8 @@ from .curves import band, lines
 from .figure import Figure
 from .ideas import directions, one_step, saddle, shapes, trades, two_speeds, unit, walks
 from .intervals import intervals
-from .planes import cone, cover, curls, ellipses, sectors
+from .planes import cone, cover, curls, ellipses, sectors, switches
 from .tables import factors
 
 __all__ = ["Figure", "band", "cone", "cover", "curls", "directions", "ellipses", "factors", "intervals", "lines", "one_step",
-           "saddle", "sectors", "shapes", "trades", "two_speeds", "unit", "walks"]
+           "saddle", "sectors", "shapes", "switches", "trades", "two_speeds", "unit", "walks"]

@@ -172,3 +172,33 @@ def cover() -> Figure:
     without_axes(ax)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+@styled
+def switches(angles: Sequence[float] = (100, 40, -20), near: int = 1) -> Figure:
+    """The plane of two inputs, cut by the lines on which hidden ReLU units switch, with the units that are on in each part.
+
+    ``angles``: of the in-vectors, in degrees, which point to the side where their unit is on; ``near``: the unit beside
+    whose line two inputs are marked that differ in this unit alone. :prf:ref:`prop-relu-laws`.
+    """
+    figure, (ax,) = panels_of(1, height=3.6)
+    inward = np.array([[np.cos(np.radians(angle)), np.sin(np.radians(angle))] for angle in angles])
+    along = np.stack([-inward[:, 1], inward[:, 0]], 1)
+    for unit, (a, line) in enumerate(zip(inward, along)):
+        colour, wide = COLOURS[unit], 2.6 if unit == near else 1.6
+        ax.plot(*np.stack([-1.5 * line, 1.5 * line]).T, color=colour, linewidth=wide, linestyle=DASHES[unit])
+        ax.annotate("", -1.28 * line + 0.3 * a, -1.28 * line, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.6})
+        ax.text(*(-1.78 * line), f"unit {unit + 1}", color=colour, ha="center", va="center", weight="bold")
+    edges = np.sort(np.concatenate([np.array(angles) + 90, np.array(angles) - 90]) % 360)
+    for low, high in zip(edges, np.append(edges[1:], edges[0] + 360)):
+        middle = np.radians((low + high) / 2)
+        place = np.array([np.cos(middle), np.sin(middle)])
+        on = [str(unit + 1) for unit, a in enumerate(inward) if a @ place > 0]
+        ax.text(*(0.85 * place), f"on: {', '.join(on)}" if on else "all off", color="#333333", ha="center", va="center")
+    for side, name in ((1, "B"), (-1, "A")):
+        place = 1.3 * along[near] + 0.11 * side * inward[near]
+        ax.plot(*place, "o", color="#333333", markersize=6)
+        ax.text(*(place + 0.2 * side * inward[near]), name, color="#333333", ha="center", va="center", weight="bold")
+    ax.set(xlim=(-1.9, 2.1), ylim=(-1.85, 1.75), aspect="equal", xlabel="input 1", ylabel="input 2", xticks=[], yticks=[])
+    without_axes(ax)
+    return figure
