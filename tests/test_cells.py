@@ -1,13 +1,16 @@
-"""Code that a student reads: short lines, one name one thing, and nothing that leaks out of a loop into another cell."""
+"""What a student reads: short lines of code, one name one thing, nothing that leaks out of a loop into another cell; pictures
+and displayed formulas enough for the words."""
 
 import ast
 
 import pytest
 
-from test_notebooks import CHAPTERS, cells, source
+import reading
+from test_notebooks import CHAPTERS, cells, source, text, without_expert
 
 LONGEST = 60
 LONG: dict[str, int] = {"14-since-2018": 138}  # lines above LONGEST
+PICTURED = ("01", "02", "03", "04", "05", "07", "10", "12", "15", "16", "17")
 LEAKING: dict[str, set[str]] = {}
 SCOPES = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -81,6 +84,20 @@ def test_no_cell_reads_what_a_loop_of_another_bound(page):
 def test_lines_are_short(page):
     """A chapter in LONG has at most as many long lines as stands there; none is added, and the list shrinks."""
     assert sum(long_lines(read(page)).values()) <= LONG.get(page.stem, 0), long_lines(read(page))
+
+
+@pytest.mark.parametrize("page", [page for page in CHAPTERS if page.stem[:2] in PICTURED], ids=lambda page: page.stem)
+def test_there_are_two_pictures_for_a_thousand_words(page):
+    core = without_expert(cells(page))
+    words = reading.words("\n\n".join(source(cell) for cell in core if cell["cell_type"] == "markdown"))
+    assert 1000 * reading.pictures(core) >= 2 * words, words
+
+
+def test_formulas_are_displayed():
+    """At most twelve formulas in lines for a displayed one over the book, and 25 in any chapter."""
+    counts = {page.stem: reading.formulas(text(page)) for page in CHAPTERS}
+    assert all(inline <= 25 * displayed for inline, displayed in counts.values()), counts
+    assert sum(inline for inline, _ in counts.values()) <= 12 * sum(displayed for _, displayed in counts.values())
 
 
 @pytest.mark.parametrize("codes, found", [
