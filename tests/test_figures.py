@@ -106,3 +106,20 @@ def test_intervals_lie_in_their_rows_and_tell_a_change():
     places = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) and line.get_linestyle() == "None"]
     assert all(abs(place - round(place)) < 0.2 for found in places for place in found)
     assert difference(drawn.svg(), plots.intervals(panels, x="ratio", at=2.0).svg()) is not None
+
+
+def test_matrices_are_shaded_by_sign_and_size_and_blank_where_nothing_is_seen():
+    M = np.array([[1.0, -0.5], [np.nan, 0.0]])
+    drawn = plots.matrices({"a": M, "b": 0.5 * M})
+    first, second = drawn.axes
+    squares = {patch.get_facecolor()[:3]: patch.get_facecolor()[3] for patch in first.patches if patch.get_facecolor()[3]}
+    assert len(squares) == 2 and len(set(squares.values())) == 2  # blue and orange, one darker than the other
+    assert difference(drawn.svg(), plots.matrices({"a": M, "b": M}).svg()) is not None
+    assert difference(drawn.svg(), plots.matrices({"a": M * (1 + 1e-13), "b": 0.5 * M}).svg()) is None
+    assert len(second.patches) == 3
+
+
+def test_a_large_last_layer_makes_a_circle_and_a_large_first_one_a_needle():
+    needle, even, circle = (ax.patches[0] for ax in plots.imbalances(chis=(-10.0, 0.0, 1e3)).axes)
+    assert even.height / even.width == pytest.approx(0.5) and needle.height / needle.width < 0.01
+    assert circle.height / circle.width == pytest.approx(1, abs=1e-5)
