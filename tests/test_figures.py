@@ -135,3 +135,20 @@ def test_a_band_of_runs_is_smoothed_and_keeps_its_steps():
     for wrong in ((runs, 4), (runs, 0), (runs[0], 1)):
         with pytest.raises(ValueError, match="expected"):
             plots.band(*wrong)
+
+
+def test_matrices_are_shaded_by_sign_and_size_and_blank_where_nothing_is_seen():
+    M = np.array([[1.0, -0.5], [np.nan, 0.0]])
+    drawn = plots.matrices({"a": M, "b": 0.5 * M})
+    first, second = drawn.axes
+    squares = {patch.get_facecolor()[:3]: patch.get_facecolor()[3] for patch in first.patches if patch.get_facecolor()[3]}
+    assert len(squares) == 2 and len(set(squares.values())) == 2  # blue and orange, one darker than the other
+    assert difference(drawn.svg(), plots.matrices({"a": M, "b": M}).svg()) is not None
+    assert difference(drawn.svg(), plots.matrices({"a": M * (1 + 1e-13), "b": 0.5 * M}).svg()) is None
+    assert len(second.patches) == 3
+
+
+def test_a_large_last_layer_makes_a_circle_and_a_large_first_one_a_needle():
+    needle, even, circle = (ax.patches[0] for ax in plots.imbalances(chis=(-10.0, 0.0, 1e3)).axes)
+    assert even.height / even.width == pytest.approx(0.5) and needle.height / needle.width < 0.01
+    assert circle.height / circle.width == pytest.approx(1, abs=1e-5)

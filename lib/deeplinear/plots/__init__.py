@@ -8,8 +8,9 @@ from .curves import band, lines
 from .figure import Figure
 from .ideas import directions, one_step, saddle, shapes, trades, two_speeds, unit, walks
 from .intervals import intervals
+from .matrices import imbalances, matrices
 from .planes import cone, cover, curls, ellipses, sectors, switches
 from .tables import factors
 
-__all__ = ["Figure", "band", "cone", "cover", "curls", "directions", "ellipses", "factors", "intervals", "lines", "one_step",
-           "saddle", "sectors", "shapes", "switches", "trades", "two_speeds", "unit", "walks"]
+__all__ = ["Figure", "band", "cone", "cover", "curls", "directions", "ellipses", "factors", "imbalances", "intervals", "lines",
+           "matrices", "one_step", "saddle", "sectors", "shapes", "switches", "trades", "two_speeds", "unit", "walks"]
