@@ -147,12 +147,12 @@ def walks(depths: Sequence[int] = (1, 2, 3)) -> Figure:
 
 @styled
 def two_speeds(depths: Sequence[int] = (1, 2, 3), kappa: float = 4.0) -> Figure:
-    """Two coordinates under the end-to-end rule: the second one at 0.9 of each depth's safe step, and what sets that step.
+    """Two coordinates under the end-to-end rule: what sets the safe step of each depth, and the second one at 0.9 of that step.
 
-    Left, coordinate 2 over the steps, from (kappa / 10, 0) to (kappa, 1); right, the factor N s^c (1 - s)^2 on the step of
-    coordinate 1, whose peak sets the largest safe step. :prf:ref:`thm-constant-gain` for p = 4.
+    First the factor N s^c (1 - s)^2 on the step of coordinate 1, whose peak sets the largest safe step; then coordinate 2 over
+    the steps, from (kappa / 10, 0) to (kappa, 1). :prf:ref:`thm-constant-gain` for p = 4.
     """
-    figure, (left, right) = panels_of(2, height=3.2)
+    figure, (factor, speed) = panels_of(2, height=3.2)
     gains = []
     loss = losses.LpLoss(np.eye(2), [kappa, 1.0], 4, reduction="sum", scale=0.25)
     start, s = torch.tensor([[0.1 * kappa, 0.0]]).double(), np.linspace(0, 1, 120)
@@ -160,20 +160,20 @@ def two_speeds(depths: Sequence[int] = (1, 2, 3), kappa: float = 4.0) -> Figure:
         c = 2 - 2 / depth
         load = depth * s**c * (1 - s) ** 2
         top, peak = load.max(), s[load.argmax()]
-        right.plot(s, load, color=colour, linestyle=dash, label=f"depth {depth}")
-        right.plot(peak, top, "o", color=colour, markersize=6)
+        factor.plot(s, load, color=colour, linestyle=dash, label=f"depth {depth}")
+        factor.plot(peak, top, "o", color=colour, markersize=6)
         gains.append(f"{1 / top:.2g}")
         rate = 0.9 / top * kappa ** (2 / depth - 4)
         layers = chain.balanced_init((2,) + (1,) * depth, chain.seeded(0), W=start)
         run = descent.train(loss, layers, optimizers.GD(rate), 60, rule="end-to-end", keep_weights=True)
         assert run.history is not None
         path = run.history[0][:, 0].numpy()
-        left.plot(run.steps, path[:, 1], color=colour, linestyle=dash)
-    right.text(1, 0.92, "safe step, 1 / peak:\n" + ", ".join(gains), ha="right", va="center", color=INK)
-    left.axhline(1, color=FAINT, linewidth=1)
-    left.set(xlabel="steps", ylabel="coordinate 2", ylim=(0, 1.1), title="at that step")
-    right.set(xlabel="coordinate 1, share of its way", ylabel="factor on its step", title="what sets the safe step")
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=len(depths))
+        speed.plot(run.steps, path[:, 1], color=colour, linestyle=dash)
+    factor.text(1, 0.92, "safe step, 1 / peak:\n" + ", ".join(gains), ha="right", va="center", color=INK)
+    speed.axhline(1, color=FAINT, linewidth=1)
+    speed.set(xlabel="steps", ylabel="coordinate 2", ylim=(0, 1.1), title="at that step")
+    factor.set(xlabel="coordinate 1, share of its way", ylabel="factor on its step", title="what sets the safe step")
+    figure.legend(*factor.get_legend_handles_labels(), loc="outside lower center", ncols=len(depths))
     return figure
 
 
