@@ -6,7 +6,7 @@ import ast
 import pytest
 
 import reading
-from test_notebooks import CHAPTERS, cells, source, text, without_expert
+from test_notebooks import CHAPTERS, PAGES, cells, source, text, without_expert
 
 LONGEST = 60
 PICTURED = ("01", "02", "03", "04", "05", "07", "10", "12", "15", "16", "17")
@@ -78,7 +78,7 @@ def test_no_cell_reads_what_a_loop_of_another_bound(page):
     assert list(leaks(read(page))) == []
 
 
-@each_chapter
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_lines_are_short(page):
     assert long_lines(read(page)) == {}
 

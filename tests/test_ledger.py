@@ -1,4 +1,4 @@
-"""The table of claims: what a row of the ledger shows."""
+"""The back pages: what a row shows of a claim, of a record, of the targets of the benchmark."""
 
 import pytest
 
@@ -40,3 +40,28 @@ def test_a_record_shows_when_one_of_its_jobs_was_run_again():
     for name, cell in shown.items():
         found = dl.recorded.load(name.removeprefix("run-"), quiet=True).provenance.get("verified")
         assert (found["commit"][:7] in cell and ("bit for bit" in cell) == (found["distance"] == 0)) if found else cell == ""
+
+
+def target(name, verdict="met", least=2, found=3.0, allowed=4.0):
+    return {"target": name, "least": least, "found": found, "roofline_allows": allowed, "verdict": verdict}
+
+
+def test_targets_that_differ_in_their_depth_share_a_row():
+    case = "p = 4, float64, 128 runs"
+    rows = dl.ledger.targets([
+        target(f"{case}, depth 1: engine / autograd chain", found=2.3456, allowed=4.0),
+        target(f"{case}, depth 8: engine / autograd chain", found=2.1, allowed=3.5),
+        target(f"{case}, depth 9: engine / autograd chain", least=2.5, found=2, allowed=2, verdict="out of reach"),
+        target(f"{case}, depth 1: engine / roofline", found=3.001, allowed=None),
+        target("p = 2, float32, one run, depth 1: engine / roofline", found=1, verdict="missed"),
+        target("p = 2, float32, one run, depth 2: engine / roofline", found=3)])
+    assert rows == [["p=4, f64", "chain", "1,8", "2", "2.1-2.35", "3.5-4", "met"],
+                    ["p=4, f64", "chain", "9", "2.5", "2", "2", "out of reach"],
+                    ["p=4, f64", "roofline", "1", "2", "3", "", "met"],
+                    ["p=2, f32, one run", "roofline", "1,2", "2", "1-3", "4", "1 of 2 met"]]
+    assert dl.ledger.targets([]) == []
+
+
+def test_a_target_that_is_no_ratio_is_refused():
+    with pytest.raises(ValueError, match="'p = 4, depth 1: engine, million config-steps/s'; expected '<case>, depth"):
+        dl.ledger.targets([target("p = 4, depth 1: engine, million config-steps/s")])

@@ -1,7 +1,8 @@
-"""The book's back pages: the table of claims and the table of recorded runs, as HTML for a notebook."""
+"""The book's back pages: the tables of claims and of recorded runs, as HTML for a notebook, and the targets of the benchmark."""
 
 import html
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,40 @@ def records() -> Table:
                      f'<code>{p["commit"][:7]}</code>', p["finished"][:10], f'{p["wall_seconds"]} s', _verified(p)])
     return Table("runs", ["run", "scale", "data, SHA-256", "device", "numbers", "versions", "commit", "date", "time", "one job again"],
                  rows)
+
+
+def targets(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The targets of the benchmark as rows for :func:`deeplinear.table`, those that differ only in their depth in one.
+
+    ``found``: ``"targets"`` of :func:`deeplinear.recorded.benchmark`. A row has the case (of 128 runs, where it does not say
+    otherwise), the peer, the depths, the least ratio of speeds that was asked for, the range of those found and of those that
+    the roofline allows over the depths (empty where it sets no bound), and the verdict, or how many targets are met where the
+    verdicts differ. Raises ``ValueError`` for a target that is no ratio to a peer at one depth.
+    """
+    groups: dict[tuple[str, str, float], list[Mapping[str, Any]]] = {}
+    depths: dict[tuple[str, str, float], list[str]] = {}
+    for target in found:
+        name = re.fullmatch(r"(.+), depth (\d+): engine / (.+)", target["target"])
+        if not name:
+            raise ValueError(f"target {target['target']!r}; expected '<case>, depth <number>: engine / <peer>'")
+        case = name[1].replace(", 128 runs", "").replace("p = ", "p=").replace("float", "f")
+        key = case, name[3].removeprefix("autograd "), target["least"]
+        groups.setdefault(key, []).append(target)
+        depths.setdefault(key, []).append(name[2])
+    return [[case, peer, ",".join(depths[case, peer, least]), f"{least:g}", _range(each["found"] for each in group),
+             _range(each["roofline_allows"] for each in group), _verdict([each["verdict"] for each in group])]
+            for (case, peer, least), group in groups.items()]
+
+
+def _range(values):
+    """The smallest and the largest of the numbers in three digits, once where they are alike; empty where there is none."""
+    numbers = [value for value in values if value is not None]
+    ends = [f"{end:.3g}" for end in (min(numbers), max(numbers))] if numbers else []
+    return "-".join(dict.fromkeys(ends))
+
+
+def _verdict(verdicts):
+    return verdicts[0] if len(set(verdicts)) == 1 else f"{verdicts.count('met')} of {len(verdicts)} met"
 
 
 def _verified(provenance):
