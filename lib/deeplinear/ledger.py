@@ -72,7 +72,7 @@ def records() -> Table:
 
 
 def targets(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The targets of the benchmark as rows for :func:`deeplinear.table`, those that differ only in their depth in one.
+    """The targets of the benchmark as rows for :func:`deeplinear.checks.table`, those that differ only in their depth in one.
 
     ``found``: ``"targets"`` of :func:`deeplinear.recorded.benchmark`. A row has the case (of 128 runs, where it does not say
     otherwise), the peer, the depths, the least ratio of speeds that was asked for, the range of those found and of those that

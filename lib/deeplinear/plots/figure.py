@@ -43,13 +43,19 @@ class Figure(_Figure):
         with matplotlib.rc_context(STYLE):
             self.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         text = buffer.getvalue()
-        return re.sub(r"[1-9]\d*\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text[text.index("<svg"):])
+        return lighter(re.sub(r"[1-9]\d*\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text[text.index("<svg"):]))
 
     def _repr_svg_(self):
         return self.svg()
 
     def __repr__(self):
         return f"<Figure with {len(self.axes)} panel(s)>"
+
+
+def lighter(svg: str) -> str:
+    """An SVG without the indents of its lines and without the styles of ticks, which the tick that they place has itself."""
+    placed = r'(<use xlink:href="#m[0-9a-f]+" x="[^"]*" y="[^"]*") style="fill: (#\w+); stroke: \2; stroke-width: 0\.\d"/>'
+    return re.sub(placed, r"\1/>", re.sub(r"\n +", "\n", svg))
 
 
 def styled(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
