@@ -56,7 +56,7 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration
                 ax.axhline(levels[label], color=COLOURS[tint], linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
             slope = (slopes or {}).get((title, label), (slopes or {}).get(label))
             if slope is not None:
-                guide(ax, xs, ys, slope)
+                guide(ax, xs, ys, slope, slopes)
         ax.set(xscale="log" if scale in ("loglog", "semilogx") else "linear",
                yscale="log" if scale in ("loglog", "semilogy") else "linear", xlabel=x, title=title)
         ticks(ax, xs if markers else None)
@@ -86,12 +86,13 @@ def band(runs: Numbers, window: int = 1, steps: Sequence[float] | None = None) -
     return at[window - 1:], np.median(means, 0), np.min(means, 0), np.max(means, 0)
 
 
-def guide(ax, xs, ys, slope):
-    """A grey line of this slope below the first point of a curve, with its name."""
+def guide(ax, xs, ys, slope, slopes):
+    """A grey line of this slope below the first point of a curve, with its name behind its end, where another one may end too."""
     down = 0.6 * ys[0] * (xs / xs[0]) ** slope
     ax.plot(xs, down, color="#999999", linewidth=0.9, zorder=1)
-    middle = np.argsort(xs)[len(xs) // 2]
-    ax.annotate(f"slope {slope:g}", (xs[middle], down[middle]), xytext=(4, -5), ha="left", va="top",
+    end, least = np.argmax(xs), min(slopes.values())
+    side = "center" if len(slopes) == 1 else "bottom" if slope == least else "top"
+    ax.annotate(f"slope {slope:g}", (xs[end], down[end]), xytext=(4, 0), ha="left", va=side,
                 textcoords="offset points", color="#666666", fontsize=9)
 
 
