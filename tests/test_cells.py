@@ -20,9 +20,6 @@ LATER = {  # what visible cells of these chapters still read from folded ones: t
     "08": "l4",
     "10": "best few make many nuclear penalty seen variance",
     "11": "first into label net out product second",
-    "12": "D U V eta even flow label loss run",
-    "13": "draw five gauss label seen spanning stacks",
-    "14": "W0",
     "18": "Q eye3 start",
 }
 SCOPES = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
