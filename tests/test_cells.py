@@ -18,7 +18,6 @@ LATER = {  # what visible cells of these chapters still read from folded ones: t
     "05": "areas balls floats plus special",
     "06": "curl points",
     "08": "l4",
-    "11": "first into label net out product second",
     "12": "D U V eta even flow label loss run",
     "13": "draw five gauss label seen spanning stacks",
     "14": "W0",
