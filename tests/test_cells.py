@@ -21,7 +21,6 @@ LATER = {  # what visible cells of these chapters still read from folded ones: t
     "12": "D U V eta even flow label loss run",
     "13": "draw five gauss label seen spanning stacks",
     "14": "W0",
-    "18": "Q eye3 start",
 }
 SCOPES = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
