@@ -18,9 +18,6 @@ LATER = {  # what visible cells of these chapters still read from folded ones: t
     "05": "areas balls floats plus special",
     "06": "curl points",
     "08": "l4",
-    "10": "best few make many nuclear penalty seen variance",
-    "11": "first into label net out product second",
-    "18": "Q eye3 start",
 }
 SCOPES = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
