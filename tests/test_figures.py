@@ -31,6 +31,14 @@ def test_every_figure_is_a_public_name():
     assert len(drawn) >= 5 and set(drawn) <= set(plots.__all__)
 
 
+def test_a_guide_starts_at_its_share_of_the_curve():
+    def start(slope):
+        axes = plots.lines(CURVE, slopes={"depth 2": slope}).axes[0]
+        return next(line.get_ydata()[0] for line in axes.lines if line.get_color() == "#999999")
+
+    assert start(-1) == pytest.approx(0.6) and start((-1, 0.2)) == pytest.approx(0.2)
+
+
 def test_long_curves_are_thinned_but_keep_their_ends():
     for logarithmic in (True, False):
         x, _ = plots.curves.thin(np.arange(10**5), np.arange(10**5) ** 0.5, logarithmic)

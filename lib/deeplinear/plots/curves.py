@@ -15,7 +15,8 @@ MOST_POINTS = 160
 @styled
 def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration", y: str = "loss above its minimum",
           scale: Literal["loglog", "semilogy", "semilogx", "linear"] = "loglog",
-          slopes: Mapping[Any, float] | None = None, markers: bool = False, height: float = 3.0, share: bool = False,
+          slopes: Mapping[Any, float | tuple[float, float]] | None = None, markers: bool = False, height: float = 3.0,
+          share: bool = False,
           dots: Collection[str] | Mapping[str, str] = (), equal: bool = False, starts: bool = False,
           paint: Mapping[str, tuple[int, int]] | None = None, levels: Mapping[str, float] | None = None) -> Figure:
     """Curves in one panel or several side by side.
@@ -24,8 +25,9 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration
     depth if all labels are "depth N". Two more sequences of y values, as finite as the first, are the edges of a band
     behind the curve.
     ``scale``: ``"loglog"``, ``"semilogy"``, ``"semilogx"`` or ``"linear"``. ``slopes``: ``{label: slope}`` draws grey
-    guides of that slope on log-log axes through the first point of the label's curve, in the panel of a title if the key
-    is ``(title, label)``. ``levels``: ``{label: y value}`` draws a thin line across in the label's colour.
+    guides of that slope on log-log axes from below the first point of the label's curve, in the panel of a title if the key
+    is ``(title, label)``; ``(slope, share)`` starts at that share of the point. ``levels``: ``{label: y value}`` draws a
+    thin line across in the label's colour.
     ``markers`` marks the points, ``starts`` the first point of each curve.
     ``share`` gives all panels one vertical axis. ``dots``: labels drawn as points without a line; a dict
     gives each the label whose colour it takes. ``paint``: ``{label: (number of a colour, number of a dash)}`` for curves
@@ -56,7 +58,7 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], x: str = "iteration
                 ax.axhline(levels[label], color=COLOURS[tint], linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
             slope = (slopes or {}).get((title, label), (slopes or {}).get(label))
             if slope is not None:
-                guide(ax, xs, ys, slope)
+                guide(ax, xs, ys, *(slope if isinstance(slope, tuple) else (slope,)))
         ax.set(xscale="log" if scale in ("loglog", "semilogx") else "linear",
                yscale="log" if scale in ("loglog", "semilogy") else "linear", xlabel=x, title=title)
         ticks(ax, xs if markers else None)
@@ -86,9 +88,9 @@ def band(runs: Numbers, window: int = 1, steps: Sequence[float] | None = None) -
     return at[window - 1:], np.median(means, 0), np.min(means, 0), np.max(means, 0)
 
 
-def guide(ax, xs, ys, slope):
-    """A grey line of this slope below the first point of a curve, with its name."""
-    down = 0.6 * ys[0] * (xs / xs[0]) ** slope
+def guide(ax, xs, ys, slope, share=0.6):
+    """A grey line of this slope from this share of the first point of a curve, with its name."""
+    down = share * ys[0] * (xs / xs[0]) ** slope
     ax.plot(xs, down, color="#999999", linewidth=0.9, zorder=1)
     middle = np.argsort(xs)[len(xs) // 2]
     ax.annotate(f"slope {slope:g}", (xs[middle], down[middle]), xytext=(4, -5), ha="left", va="top",
