@@ -31,6 +31,14 @@ def test_every_figure_is_a_public_name():
     assert len(drawn) >= 5 and set(drawn) <= set(plots.__all__)
 
 
+def test_the_name_of_a_guide_stands_behind_its_end():
+    """Where two guides may end at one place, that of the smaller slope stands above."""
+    one = plots.lines(CURVE, slopes={"depth 2": -1}).axes[0].texts
+    assert [text.get_va() for text in one] == ["center"] and one[0].xy[0] == 300
+    two = plots.lines({"": {"a": ([1, 10], [1, 9]), "b": ([1, 10], [1, 99])}}, slopes={"a": 1, "b": 2}).axes[0].texts
+    assert {text.get_text(): text.get_va() for text in two} == {"slope 1": "bottom", "slope 2": "top"}
+
+
 def test_long_curves_are_thinned_but_keep_their_ends():
     for logarithmic in (True, False):
         x, _ = plots.curves.thin(np.arange(10**5), np.arange(10**5) ** 0.5, logarithmic)

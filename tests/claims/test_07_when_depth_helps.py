@@ -22,6 +22,8 @@ def test_prop_safe_steps(p, y, share):
     sizes = np.abs(residuals(share, 200))
     assert (np.diff(sizes) <= 1e-12 * y).all() and sizes[-1] < 0.98 * y
     assert np.abs(np.abs(residuals(2.0, 5)) - y).max() < 1e-9 * y
+    assert residuals(min(share, 0.99), 200).max() <= 0  # below the smaller limit it overshoots nowhere
+    assert residuals(1.01, 1)[-1] > 0.009 * y  # control
     if p > 2:
         assert np.abs(residuals(2.001, 4))[-1] > 1.0005 * y  # control
 
@@ -48,7 +50,7 @@ def test_thm_constant_gain(p, kappas):
             gaps[N, kappa] = abs(theta * gain(N) * n / (kappa ** (p - 2) * T) - 1)
     for N in (1, 2, 3):
         assert gaps[N, kappas[1]] < 0.06 and gaps[N, kappas[1]] < max(gaps[N, kappas[0]], 0.01)
-    # control: beyond the safe step coordinate 1 does overshoot, from the worst point
+    # control: beyond that step coordinate 1 does overshoot, from the worst point
     c = 2 - 2 / 3
     worst_s = c / (c + p - 2)
     start = worst_s * 5.0

@@ -147,10 +147,10 @@ def walks(depths: Sequence[int] = (1, 2, 3)) -> Figure:
 
 @styled
 def two_speeds(depths: Sequence[int] = (1, 2, 3), kappa: float = 4.0) -> Figure:
-    """Two coordinates under the end-to-end rule: what sets the safe step of each depth, and the second one at 0.9 of that step.
+    """Two coordinates under the end-to-end rule: what limits the step of each depth, and the second one at 0.9 of the limit.
 
-    First the factor N s^c (1 - s)^2 on the step of coordinate 1, whose peak sets the largest safe step; then coordinate 2 over
-    the steps, from (kappa / 10, 0) to (kappa, 1). :prf:ref:`thm-constant-gain` for p = 4.
+    First the factor N s^c (1 - s)^2 on the step of coordinate 1, whose peak sets the largest step that overshoots nowhere;
+    then coordinate 2 over the steps, from (kappa / 10, 0) to (kappa, 1). :prf:ref:`thm-constant-gain` for p = 4.
     """
     figure, (factor, speed) = panels_of(2, height=3.2)
     gains = []
@@ -169,10 +169,10 @@ def two_speeds(depths: Sequence[int] = (1, 2, 3), kappa: float = 4.0) -> Figure:
         assert run.history is not None
         path = run.history[0][:, 0].numpy()
         speed.plot(run.steps, path[:, 1], color=colour, linestyle=dash)
-    factor.text(1, 0.92, "safe step, 1 / peak:\n" + ", ".join(gains), ha="right", va="center", color=INK)
+    factor.text(1, 0.92, "no overshoot up to\n1 / peak: " + ", ".join(gains), ha="right", va="center", color=INK)
     speed.axhline(1, color=FAINT, linewidth=1)
-    speed.set(xlabel="steps", ylabel="coordinate 2", ylim=(0, 1.1), title="at that step")
-    factor.set(xlabel="coordinate 1, share of its way", ylabel="factor on its step", title="what sets the safe step")
+    speed.set(xlabel="steps", ylabel="coordinate 2", ylim=(0, 1.1), title="at nine tenths of it")
+    factor.set(xlabel="coordinate 1, share of its way", ylabel="factor on its step", title="what limits the step")
     figure.legend(*factor.get_legend_handles_labels(), loc="outside lower center", ncols=len(depths))
     return figure
 
