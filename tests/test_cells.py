@@ -53,24 +53,25 @@ def taken(code):
     return found
 
 
-def leaks(codes):
-    """``(cell, name, from cell)`` for what one cell reads and the loop of an earlier one bound last."""
+def last_bound(codes, marked):
+    """``(cell, name, from cell)`` for what a cell reads, where the earlier statement that bound it last is ``marked`` to bind it."""
     last: dict[str, str] = {}
     for name, code in codes:
         yield from ((name, each, last[each]) for each in sorted(taken(code)) if last.get(each))
         for statement in ast.parse(code).body:
-            last |= {each: "" for each in bound([statement, *own(statement)])}
-            last |= {each: name for each in looped(statement)}
+            last |= dict.fromkeys(bound([statement, *own(statement)]), "")
+            last |= dict.fromkeys(marked(name, statement), name)
 
 
-def hidden(codes):
-    """``(cell, name, from cell)`` for what a cell that is shown reads and a folded one bound last; ``codes``: id, code, folded."""
-    last: dict[str, str] = {}
-    for name, code, folded in codes:
-        if not folded:
-            yield from ((name, each, last[each]) for each in sorted(taken(code)) if last.get(each))
-        for statement in ast.parse(code).body:
-            last |= {each: name if folded else "" for each in bound([statement, *own(statement)])}
+def leaks(codes):
+    """What one cell reads and the loop of an earlier one bound last."""
+    return last_bound(codes, lambda name, statement: looped(statement))
+
+
+def hidden(codes, folded):
+    """What a cell that is shown reads and one of the ``folded`` cells bound last."""
+    of_folded = last_bound(codes, lambda name, statement: bound([statement, *own(statement)]) if name in folded else ())
+    return (found for found in of_folded if found[0] not in folded)
 
 
 def long_lines(codes):
@@ -93,8 +94,8 @@ def test_no_cell_reads_what_a_loop_of_another_bound(page):
 
 @each_chapter
 def test_no_cell_that_is_shown_reads_what_a_folded_one_bound(page):
-    folded = [bool(FOLDED & set(cell["metadata"].get("tags", []))) for cell in cells(page, "code")]
-    assert list(hidden((*each, fold) for each, fold in zip(read(page), folded))) == []
+    folded = {cell["id"] for cell in cells(page, "code") if FOLDED & set(cell["metadata"].get("tags", []))}
+    assert list(hidden(read(page), folded)) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -139,4 +140,5 @@ def test_a_leak_is_found(codes, found):
     ([("b = 1", False), ("print(b)", True), ("b + 1", False)], []), ([("b = 1", True), ("b = 2\nprint(b)", False)], []),
     ([("b = 1", False), ("b = 2", True), ("print(b)", False)], ["b"]), ([("b = 1", True), ("f = lambda x: b", False)], ["b"])])
 def test_what_is_hidden_is_found(codes, found):
-    assert [name for _, name, _ in hidden(("a", *each) for each in codes)] == found
+    numbered = [(str(i), code) for i, (code, _) in enumerate(codes)]
+    assert [name for _, name, _ in hidden(numbered, {str(i) for i, (_, fold) in enumerate(codes) if fold})] == found

@@ -1,10 +1,11 @@
 """Nothing points upwards: the rooms of the library in the order that the page of the library shows, each needing only those above."""
 
-import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from deeplinear import sources
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "lib" / "deeplinear"
@@ -13,12 +14,7 @@ SHOWN = (ROOT / "book" / "api.md").read_text(encoding="utf-8").partition("## How
 
 def needs(path):
     """The rooms that a file of the library imports from, functions included; a room is a module or a folder of parts."""
-    package = ["deeplinear", *path.relative_to(LIBRARY).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "deeplinear"):
-            base = package[:len(package) - node.level + 1] if node.level else []
-            where = [*base, *(node.module or "").split("."), "."][1:]
-            yield from {where[0]} if where[0] not in ("", ".") else {alias.name for alias in node.names}
+    return {file.relative_to(LIBRARY).parts[0].removesuffix(".py") for file in sources._imported(path, LIBRARY)}
 
 
 def graph():
@@ -27,8 +23,8 @@ def graph():
     for path in sorted(LIBRARY.rglob("*.py")):
         room = path.relative_to(LIBRARY).parts[0].removesuffix(".py")
         if room != "__init__":
-            rooms.setdefault(room, set()).update(set(needs(path)) - {room})
-    return {room: {each for each in needed if each in rooms or (LIBRARY / f"{each}.py").exists()} for room, needed in rooms.items()}
+            rooms.setdefault(room, set()).update(needs(path) - {room, "__init__"})
+    return rooms
 
 
 def levels(needed):

@@ -81,7 +81,7 @@ def exact_rank(matrices: Sequence[Numbers], modulo: int | None = None) -> int:
     rows = [np.ravel(matrix).astype(int).tolist() for matrix in matrices]
     if modulo is None:
         return fmpz_mat(rows).rank()
-    return nmod_mat(len(rows), len(rows[0]), list(itertools.chain(*rows)), modulo).rank()
+    return _rank(np.array(rows), modulo)
 
 
 def missing_laws(layers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -217,6 +217,6 @@ def _times(A, B):
     return np.concatenate([without, (first + second) % PRIME])
 
 
-def _rank(matrix):
+def _rank(matrix, prime=PRIME):
     """The rank modulo the prime."""
-    return nmod_mat(*matrix.shape, matrix.ravel().tolist(), PRIME).rank()
+    return nmod_mat(*matrix.shape, matrix.ravel().tolist(), prime).rank()

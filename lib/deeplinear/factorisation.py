@@ -125,15 +125,14 @@ def descend(M: Numbers, U: Numbers, V: Numbers, step_size: Numbers | Callable[[i
     drift = M.new_zeros(torch.broadcast_shapes(*batches))
     rows = []
     for t in range(steps + 1):
-        R = U @ V.mT - M
         if t % record_every == 0 or t == steps:
             size = imbalance(U, V).norm(dim=(-2, -1)).expand(drift.shape)
             lengths = [factor.norm(dim=(-2, -1)) for factor in (U, V)]
-            rows.append((t, (R.square().sum((-2, -1)) / 2).expand(drift.shape), size, drift,
+            rows.append((t, value(M, U, V).expand(drift.shape), size, drift,
                          (lengths[0] / lengths[1]).expand(drift.shape)))
         if t == steps:
             break
-        G, H = R @ V, R.mT @ U
+        G, H = gradients(M, U, V)
         squares = torch.maximum(G.square().sum((-2, -1)), H.square().sum((-2, -1)))
         if regulariser:
             D = regulariser * imbalance(U, V)

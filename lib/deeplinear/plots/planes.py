@@ -84,8 +84,9 @@ def sectors(loss: losses.Polynomial, curves: Mapping[str, Sequence[float]], dept
     arc = lambda start, end: np.stack([ray(angle) for angle in np.linspace(start, end, 41)])
     part = lambda start, end: float(field.line_integral(loss, depth, r, R, directions=(ray(start).tolist(), ray(end).tolist())))
     for ax, (title, angles) in zip(axes, curves.items()):
-        for start, end in zip(angles, angles[1:]):
-            share, edge = part(start, end), arc(start, end)
+        shares = [part(start, end) for start, end in zip(angles, angles[1:])]
+        for share, start, end in zip(shares, angles, angles[1:]):
+            edge = arc(start, end)
             ax.fill(*np.concatenate([r * edge, R * edge[::-1]]).T, facecolor=to_rgba(COLOURS[int(share > 0)], 0.35), linewidth=0)
             ax.text(*0.5 * (r + R) * ray((start + end) / 2), f"{share:+.3f}".replace("-", "\u2212"), ha="center", va="center",
                     fontsize=9.5)
@@ -95,9 +96,8 @@ def sectors(loss: losses.Polynomial, curves: Mapping[str, Sequence[float]], dept
         for end, start in ((curve[1] * 0.6 + curve[0] * 0.4, curve[0]), (curve[-20], curve[-23])):
             ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#222222", "lw": 1.8})
         ax.plot(0, 0, "+", color="#444444")
-        total = sum(part(start, end) for start, end in zip(angles, angles[1:]))
         ax.set(xlim=(-1.15, 1.15), ylim=(-0.8, 1.1), aspect="equal", xticks=[], yticks=[], title=title,
-               xlabel=f"integral {round(total, 3) + 0.0:.3f}")
+               xlabel=f"integral {round(sum(shares), 3) + 0.0:.3f}")
         without_axes(ax)
     return figure
 
