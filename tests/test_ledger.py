@@ -1,5 +1,9 @@
 """The back pages: what a row shows of a claim, of a record, of the targets of the benchmark."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 import deeplinear as dl
@@ -32,6 +36,13 @@ def test_a_claim_shows_its_machine_checked_theorem_beside_check_and_test(shown):
 def test_every_scope_is_on_the_page():
     shown = dl.ledger.claims()._repr_html_()
     assert shown.count("<small>") == sum("scope" in claim for claim in dl.ledger.read()) >= 32
+
+
+def test_the_page_explains_the_verdicts_that_are_given_and_no_others():
+    page = json.loads((Path(__file__).parents[1] / "book" / "claims.ipynb").read_text(encoding="utf-8"))
+    words = "".join(next(cell["source"] for cell in page["cells"] if cell["id"] == "title"))
+    explained = {name for terms in re.findall(r"^(.+)\n: ", words, re.M) for name in terms.split(", ")}
+    assert explained == {claim["verdict"] for claim in dl.ledger.read()}
 
 
 def test_a_record_shows_when_one_of_its_jobs_was_run_again():

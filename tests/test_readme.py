@@ -36,6 +36,20 @@ def test_its_statements_are_proved_here():
     assert all(rows[name]["kind"] == "extension" or "record" in rows[name] for name in named)
 
 
+def rows_of_the_map():
+    """For each statement with a row on the map of the theorems the statements that it rests on."""
+    table = (ROOT / "book" / "map.md").read_text(encoding="utf-8")
+    cells = (row.split("|")[1:3] for row in table.splitlines() if row.startswith("| {prf:ref}"))
+    return {re.findall("`(.*?)`", first)[0]: re.findall("`(.*?)`", rests) for first, rests in cells}
+
+
+def test_its_theorems_are_on_the_map_and_so_are_those_that_the_map_rests_on():
+    rows = rows_of_the_map()
+    theorems = {name for name in re.findall(r"`(thm-[\w-]+)`", README)}
+    theorems |= {name for rests in rows.values() for name in rests if name.startswith("thm-")}
+    assert theorems - rows.keys() == set()
+
+
 @pytest.mark.parametrize("text", [README, COMMANDS], ids=["README", "running"])
 def test_its_commands_exist(text):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
