@@ -83,8 +83,8 @@ def test_a_forward_that_takes_derivatives_says_what_to_read_instead(name):
 
 def test_its_errors_name_their_cause_and_are_chained():
     net = physical("of a given input")
-    with pytest.raises(graph.Unreadable, match=DERIVES) as caught:
-        calls.tried(net, X, torch.float32)
+    with pytest.raises(graph.Unreadable, match=DERIVES) as caught, graph.undisturbed() as dtype:
+        calls.tried(net, X, dtype)
     assert isinstance(caught.value.__cause__, RuntimeError)
     branch = Net(lambda net, x: net.a(x) if x.sum() > 0 else net.a(2 * x), a=Linear(3, 4)).double()
     with pytest.raises(graph.Unreadable, match="forward decides by the values of a tensor, .*; pass a network that goes one way") as caught:
