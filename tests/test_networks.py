@@ -66,7 +66,7 @@ READ = {
         lambda: Net(lambda net, x: net.b(torch.relu(net.a(x)).view(-1, 4)), a=Linear(4, 8), b=Linear(4, 2)), (5, 4),
         [("|b.weight|^2 - |a.weight|^2 - |a.bias|^2", (4,), 4)]),
     "a bias of two layers": (tied_bias, (5, 3), [
-        ("|2.weight|^2 + |4.weight|^2 - |0.weight|^2 - |0.bias|^2 - |2.weight|^2", (4,), 4)]),
+        ("|columns of 2.weight|^2 + |4.weight|^2 - |0.weight|^2 - |0.bias|^2 - |rows of 2.weight|^2", (4,), 4)]),
     "a frozen layer": (lambda: frozen(bias=False), (5, 3), [("|3.weight|^2 - |0.weight|^2 - |0.bias|^2", (1,), 1)]),
     "LeNet": (lenet, (2, 1, 28, 28), [
         ("|c2.weight|^2 - |c1.weight|^2 - |c1.bias|^2", (6,), 6), ("|f1.weight|^2 - |c2.weight|^2 - |c2.bias|^2", (16,), 16),

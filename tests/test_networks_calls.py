@@ -149,6 +149,7 @@ def norm(part):
     return nn.Sequential(nn.Conv1d(4, 4, 1), part, nn.Conv1d(4, 2, 1))
 
 
+SHIFTS = "which normalises a group of entries together; what is kept of shifts that it takes away, at any eps, is not read"
 UNSEEN = "used only where no gradient goes: torch.no_grad, or a checkpoint with use_reentrant=True"
 
 
@@ -158,9 +159,9 @@ UNSEEN = "used only where no gradient goes: torch.no_grad, or a checkpoint with 
     (Net(lambda net, x: x @ torch.kron(net.a, net.b).T, a=nn.Parameter(torch.ones(2, 3)), b=nn.Parameter(torch.ones(2, 1))), X,
      {("a",): "kron at forward Net", ("b",): "kron at forward Net"}),
     (norm(nn.GroupNorm(2, 4, eps=0.0)), example_of((2, 4, 5)),
-     {("0.weight", "0.bias"): "group_norm at 1 GroupNorm, which normalises a group of entries together"}),
+     {("0.weight", "0.bias"): f"group_norm at 1 GroupNorm, {SHIFTS}"}),
     (norm(nn.InstanceNorm1d(4, eps=0.0)), example_of((2, 4, 5)),
-     {("0.weight", "0.bias"): "instance_norm at 1 InstanceNorm1d, which normalises a group of entries together"}),
+     {("0.weight", "0.bias"): f"instance_norm at 1 InstanceNorm1d, {SHIFTS}"}),
     (two(recurrent, w=Linear(4, 4, bias=False)), X,
      {("a.weight", "a.bias", "w.weight"): "only one scale fits its uses, linear at w Linear"}),
     (hooked(nn.utils.weight_norm), X, {("0.bias",): "a hook on 0", ("0.weight_g", "0.weight_v"): "a hook on 0"}),

@@ -101,7 +101,25 @@ REFUSED = {
         lambda: Net(lambda net, x: net.b(torch.relu(Reversed.apply(net.a(x)))), a=Linear(3, 4), b=Linear(4, 2)), (5, 3), 0,
         "its gradient passes through Reversed, an autograd function"),
     "a branch on a value": (lambda: Net(lambda net, x: net.a(x) if x.sum() > 0 else net.a(2 * x), a=Linear(3, 4)), (5, 3), 0,
-                            "torch.export raises GuardOnDataDependentSymNode"),
+                            "forward decides by the values of a tensor"),
+    "a shape that values settle": (
+        lambda: Net(lambda net, x: net.b(torch.relu(net.a(x[x[:, 0] > 0]))), a=Linear(3, 4), b=Linear(4, 2)), (5, 3), 0,
+        "a shape in forward depends on the values of a tensor"),
+    "a decoder that is its encoder": (
+        lambda: Net(lambda net, x: torch.relu(net.a(x)) @ net.a.weight, a=Linear(3, 4)), (5, 3), 0,
+        "a.weight both writes and reads these units, matmul at forward Net: in their difference it cancels"),
+    "such a decoder, transposed": (
+        lambda: Net(lambda net, x: nn.functional.linear(torch.relu(net.a(x)), net.a.weight.T, net.c), a=Linear(3, 4),
+                    c=nn.Parameter(torch.ones(3))), (5, 3), 0, "a.weight both writes and reads these units, linear at forward Net"),
+    "such a decoder, a convolution": (
+        lambda: Net(lambda net, x: nn.functional.conv_transpose2d(torch.relu(net.a(x)), net.a.weight), a=Conv(1, 4, 3)), IMAGES, 0,
+        "a.weight both writes and reads these units, conv_transpose2d at forward Net"),
+    "such a decoder within another": (
+        lambda: Net(lambda net, x: torch.relu(torch.relu(net.b(torch.relu(net.a(x)))) @ net.b.weight) @ net.a.weight,
+                    a=Linear(3, 4), b=Linear(4, 2)), (5, 3), 1, "b.weight both writes and reads these units, matmul at forward Net"),
+    "a table that is also the head": (
+        lambda: Net(lambda net, words: torch.relu(net.a(words)) @ net.a.weight.T, a=nn.Embedding(10, 4)), torch.arange(10), 0,
+        "a.weight both writes and reads these units, matmul at forward Net"),
     "what its own code raises": (lambda: Net(lambda net, x: net.a(x.float()), a=Linear(3, 4)), (5, 3), 0,
                                  "on a float64 copy its forward raises RuntimeError"),
 }

@@ -1,4 +1,4 @@
-"""Depth for any network: the weights of its layers as products of factors, while it trains.
+"""Depth for the linear layers and convolutions of a network: their weights as products of factors, while it trains.
 
 ``deepen`` uses PyTorch's parametrisations, so that ``layer.weight`` stays readable for the modules around the layer;
 :mod:`deeplinear.folding` makes one layer of each product again.

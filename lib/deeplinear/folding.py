@@ -10,7 +10,8 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .deepening import Net, copied, memory_format, own_class, product_of
-from .networks.graph import HOOKS, given, random_states_kept
+from .networks.examples import given
+from .networks.graph import COMPILED, HOOKS, compiled, random_states_kept, told
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -32,10 +33,12 @@ def fold(net: Net, example: torch.Tensor | tuple | dict | None = None) -> Net:
     through its parts (``for part in self.parts: x = x + part(x).relu()``) or picks one, the outputs change, *silently*.
     With it, a tensor, a tuple of arguments or a dict of keywords, a copy is run in evaluation before and after: a
     ``Sequential`` is folded only if it is seen to be called, and its parts by it alone, and outputs that differ by more
-    than rounding (the root of the dtype's, over the largest) are refused. ``net`` and all random states stay.
+    than rounding (the root of the dtype's, over the largest) are refused. A forward that fails without gradients, as one that
+    takes derivatives does, is run with them. ``net`` and all random states stay.
 
     Raises ``TypeError`` for a ``net`` or an ``example`` of another kind, and ``ValueError`` for parameters on the meta
-    device, a forward that fails on ``example``, and outputs that differ; it names the first ``Sequential`` that makes them.
+    device, an example that is empty or not finite, a compiled network with an example, a forward that fails on it, and
+    outputs that differ; it names the first ``Sequential`` that makes them.
 
     >>> net = nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), nn.ReLU())
     >>> fold(net)
@@ -49,6 +52,10 @@ def fold(net: Net, example: torch.Tensor | tuple | dict | None = None) -> Net:
     for name, parameter in net.named_parameters():
         if parameter.device.type == "meta":
             raise ValueError(f"{name} is on the meta device; expected parameters with values")
+    if example is not None:
+        given(example)
+        if path := compiled(net):
+            raise ValueError(COMPILED.format(path))
     net = copied(net)
     for layer in net.modules():
         if product_of(layer):
@@ -114,17 +121,27 @@ def _agree(before, net, example):
 
 def _outputs(net, example):
     """The tensors of floating point that a network returns in evaluation, which may change: a copy is given."""
-    example = tree_map(lambda part: part.detach().clone() if isinstance(part, torch.Tensor) else part, example)
-    args, kwargs = given(example)
-    with random_states_kept(range(torch.cuda.device_count())), torch.no_grad():
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002  a network's forward may draw from it
-        try:
-            output = net.eval()(*args, **kwargs)
-        except Exception as error:  # whatever the network's own code raises
-            raise ValueError(f"the network fails on the example with {type(error).__name__}: {error}") from error
-    return [part for part in tree_leaves(output) if isinstance(part, torch.Tensor) and part.is_floating_point()]
+    for gradients in (False, True):
+        args, kwargs = given(tree_map(_own, example))
+        with (random_states_kept(range(torch.cuda.device_count())), torch.inference_mode(False), torch.set_grad_enabled(gradients)):
+            torch.manual_seed(0)
+            random.seed(0)
+            np.random.seed(0)  # noqa: NPY002  a network's forward may draw from it
+            try:
+                output = net.eval()(*args, **kwargs)
+                break
+            except Exception as error:  # whatever the network's own code raises
+                failed = error
+    else:
+        if "require grad" in str(failed):
+            raise ValueError("forward takes a derivative in an input that does not require grad; expected an example with "
+                             "requires_grad_() where it does") from failed
+        raise ValueError(f"the network fails on the example with {told(failed)}; expected an example that it takes") from failed
+    return [part.detach() for part in tree_leaves(output) if isinstance(part, torch.Tensor) and part.is_floating_point()]
+
+
+def _own(part):
+    return part.detach().clone().requires_grad_(part.requires_grad) if isinstance(part, torch.Tensor) else part
 
 
 def _single(layer):

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from . import transformer
+from . import attention, chain, networks, transformer
 from .networks import Law
 from .recorded import Record
+
+READ = 400  # random directions, more than any case here has numbers
 
 
 def follow(net: torch.nn.Module, laws: Mapping[str, Law], optimizer: transformer.Optimizer, tokens: torch.Tensor, steps: int,
@@ -49,6 +51,39 @@ def on_matrices(parameters: Iterable[torch.nn.Parameter], lr: float, weight_deca
     groups: list[dict[str, Any]] = [{"params": [p for p in every if p.ndim == 2], "weight_decay": weight_decay},
                                     {"params": [p for p in every if p.ndim != 2]}]
     return torch.optim.SGD(groups, lr=lr)
+
+
+class Network(torch.nn.Module):
+    """The network of a case of :func:`deeplinear.attention.cases`, as a module with all parameters of that module."""
+
+    def __init__(self, case: attention.Case) -> None:
+        super().__init__()
+        self.computes = case.net
+        for name, value in attention.parameters().items():
+            self.register_parameter(name, torch.nn.Parameter(value))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.computes(dict(self.named_parameters()), x)
+
+
+def read(case: attention.Case, seed: int = 0) -> tuple[int, int]:
+    """How many independent numbers the law of a case has, and how many of them :func:`deeplinear.networks.laws` reads.
+
+    Both are ranks of derivatives in random directions at one point, exact as central differences: all laws are quadratic."""
+    net, generator = Network(case), chain.seeded(seed)
+    laws = networks.laws(net, chain.normal(2, attention.TIME, attention.WIDTH, generator=generator))
+    p = attention.parameters(seed)
+    columns = []
+    for _ in range(READ):
+        d = {name: chain.normal(*value.shape, generator=generator) for name, value in p.items()}
+        ahead, back = ({name: p[name] + sign * d[name] for name in p} for sign in (1, -1))
+        parts = [[case.kept(q).flatten()] + [law.value(q).flatten() for law in laws] for q in (ahead, back)]
+        columns.append(torch.cat(parts[0]) - torch.cat(parts[1]))
+    moved = torch.stack(columns, 1)
+    size = case.kept(p).numel()
+    kept, both, known = (int(torch.linalg.matrix_rank(part, rtol=1e-9)) if part.numel() else 0
+                         for part in (moved[:size], moved, moved[size:]))
+    return kept, kept - (both - known)
 
 
 def alignment(record: Record, names: Mapping[str, str]) -> list[list]:

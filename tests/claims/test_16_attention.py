@@ -1,6 +1,7 @@
 """One test for each claim of chapter 16, on other shapes, seeds and losses than the chapter, each with its control."""
 
 import copy
+import dataclasses
 
 import deeplinear as dl
 import numpy as np
@@ -236,3 +237,13 @@ def test_the_rows_of_the_table_of_pretrained_heads():
     assert rows[1][3] == cosines[2].median() and rows[2][4] == (cosines[1] > rotated[1, 0]).sum() == 63
     grown = record.arrays["antiberty grown"]
     assert rows[0][6:] == [grown[0].median(), grown[0].min(), grown[0].max()] and rows[1][8] == grown[2].max()
+
+
+def test_the_table_says_which_laws_are_read():
+    """All numbers of a law that is read, none of shifts that LayerNorms take away, and of a sum with another only what is one."""
+    known = {case.name: case for case in attention.cases()}
+    assert heads.read(known["queries and keys"], seed=1) == (20, 20)
+    assert heads.read(known["SwiGLU, down - up"], seed=1) == (6, 6)
+    assert heads.read(known["stream, LayerNorm readers"], seed=1) == (16, 0)
+    both = dataclasses.replace(known["SwiGLU, down - up"], kept=lambda p: torch.cat([p["down"].square().sum(0), attention.unit(p, "up")]))
+    assert heads.read(both, seed=1) == (12, 6)

@@ -1,8 +1,9 @@
 """The conservation laws of any network: read from what it computes, and tried before they are returned.
 
-``degrees`` (unknowns and equations), ``traces`` and ``graph`` (what a call computes), ``calls`` (and others), ``reading``, ``contraction``,
-``elementwise``, ``layers`` and ``operations`` (what each operation says), ``law``, ``pairs`` (from solutions to laws),
-``rotations`` (queries and keys), ``shifts`` (key biases), ``guard``: each needs only those named before it.
+``degrees`` (unknowns and equations), ``examples``, ``traces`` and ``graph`` (what a call computes), ``calls`` (and others),
+``reading``, ``contraction``, ``elementwise``, ``layers`` and ``operations`` (what each operation says), ``labels`` and ``law``,
+``pairs`` (from solutions to laws), ``rotations`` (queries and keys), ``shifts`` (key biases), ``guard``: each needs only
+those named before it.
 """
 
 import torch
@@ -31,11 +32,12 @@ def laws(net: torch.nn.Module, example: torch.Tensor | tuple | dict) -> Laws:
     by name, in ``refused``. Every law returned was tried in float64, at random parameters of scale 0.1, 1
     and 10, on random inputs and losses; ``net`` and all random states stay as they were. :prf:ref:`thm-unit-balance`.
 
-    ``TypeError`` of what is no network or example, ``ValueError`` of one that has no values, or whose forward or backward raises.
+    ``TypeError`` of what is no network or example, ``ValueError`` of one that has no values, of an example that is empty or not
+    finite (a mask beside other tensors may hold minus infinity), and where forward or backward raises.
     """
     graph.expect(net)
-    args, kwargs = graph.arguments(example)
     with graph.undisturbed() as dtype:
+        args, kwargs = graph.arguments(example)
         try:
             calls.tried(net, example, dtype)
             double = graph.twin(net)

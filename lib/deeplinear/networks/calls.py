@@ -14,6 +14,7 @@ from . import graph
 from .traces import as_it_was
 
 CALLS = 4
+DERIVATIVES = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
 CONVERSIONS = {"to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous"}
 
 
@@ -43,13 +44,16 @@ class Record(TorchDispatchMode):
 
 
 class Named(TorchFunctionMode):
-    """Which functions of PyTorch are called, with which parameters and whole numbers, whatever the dtype."""
+    """Which functions of PyTorch are called, with which parameters and whole numbers, whatever the dtype; ``derives``:
+    whether derivatives are taken."""
 
     def __init__(self, net):
         super().__init__()
         self.calls, self._names = [], {id(parameter): (name, parameter) for name, parameter in net.named_parameters()}
+        self.derives = False
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.derives |= function in DERIVATIVES
         result, name = function(*args, **(kwargs or {})), getattr(function, "__name__", str(function))
         used = [self._names[id(tensor)][0] for tensor in graph.tensors([args, kwargs]) if id(tensor) in self._names]
         if name in CONVERSIONS:
@@ -82,6 +86,8 @@ def tried(net, example, dtype):
                 runs.append(error)
             finally:
                 torch.set_default_dtype(torch.float64)
+            if record.derives:
+                raise graph.Unreadable(graph.DERIVES) from next((one for one in runs if isinstance(one, Exception)), None)
         if all(isinstance(one, Exception) for one in runs):
             where = "in training mode " if all(mode) else "in evaluation mode " if not any(mode) else ""
             raise ValueError(f"{where}forward raises {graph.told(runs[1])}; expected an example that the network takes") from runs[1]

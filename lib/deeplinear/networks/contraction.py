@@ -72,6 +72,9 @@ def _used_again(reader, x, w):
     numbers = reader.numbers(x)
     reader.degrees.equal(numbers, numbers[:, :1], "entries of one unit that differ")
     reader.witness(numbers)
+    for sign, part in g:
+        if sign == 1:  # the rows of w, which read the units of x, have written some
+            reader.both.append((w.leaf.name, reader.degrees.at, part, numbers[0, 0]))
     for part in (w.leaf.plus[w.at], w.leaf.minus[w.at]):
         reader.witness(part, w.at)
     shift = reader.degrees.fresh(1)

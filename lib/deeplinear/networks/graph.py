@@ -17,9 +17,20 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ..deepening import product_of
+from .examples import given
 from .traces import WithTraces, held, tensors
 
+UNGUARDED = ("GuardOnDataDependentSymNode", "DataDependentOutputException")  # of torch.export, by name: they have moved
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+DERIVES = ("forward takes derivatives, by torch.autograd.grad or backward, which torch.export does not follow; pass the part that it "
+           "differentiates, whose laws hold for every loss of its derivatives in the inputs too")
+DECIDES = ("forward decides by the values of a tensor, as an if, a loop or a slice does, and torch.export follows no such decision; "
+           "pass a network that goes one way for all values")
+SHAPES = ("a shape in forward depends on the values of a tensor, as that of x[x > 0] does; pass a network whose shapes follow "
+          "from those of its inputs")
+COMPILED = "{} is compiled; pass the module that was compiled"
 
 
 class Unreadable(ValueError):
@@ -46,12 +57,18 @@ def expect(net):
             raise ValueError(f"{name} is on the meta device; expected parameters and buffers with values")
 
 
+def compiled(net):
+    """The path of the first part that ``torch.compile`` or ``torch.jit`` made, in words; None without one."""
+    found = [path for path, module in net.named_modules() if hasattr(module, "_orig_mod") or isinstance(module, torch.jit.ScriptModule)]
+    return (found[0] or "the network") if found else None
+
+
 def twin(net, dtype=torch.float64):
     """A copy of the network on the CPU, in float64 or, with ``dtype=None``, as it is, without hooks."""
     if lazy := [name for name, parameter in net.named_parameters() if nn.parameter.is_lazy(parameter)]:
         raise Unreadable(f"{lazy[0]} is lazy; expected a network that has run once")
-    if compiled := [path for path, module in net.named_modules() if hasattr(module, "_orig_mod")]:
-        raise Unreadable(f"{compiled[0] or 'the network'} is compiled; pass the module that was compiled")
+    if path := compiled(net):
+        raise Unreadable(COMPILED.format(path))
     kept = {id(tensor): _plain(tensor, dtype) for tensor in held(net)}  # deepcopy copies no tensor with a history
     try:
         double = copy.deepcopy(net, kept).to("cpu", dtype)
@@ -65,18 +82,9 @@ def twin(net, dtype=torch.float64):
     return double
 
 
-def given(example):
-    """(args, kwargs) of a tensor, a tuple of arguments or a dict of keywords; ``TypeError`` of anything else."""
-    if not isinstance(example, (torch.Tensor, tuple, dict)):
-        raise TypeError(f"example is a {type(example).__name__}; expected a tensor, a tuple of arguments or a dict of keywords")
-    return ((), example) if isinstance(example, dict) else (example if isinstance(example, tuple) else (example,), {})
-
-
 def arguments(example, dtype=torch.float64):
-    """What is :func:`given`, on the CPU, in float64 or as it is."""
+    """What is :func:`examples.given`, on the CPU, in float64 or as it is."""
     args, kwargs = given(example)
-    if any(tensor.is_meta for tensor in tensors([args, kwargs])):
-        raise ValueError("a tensor of example is on the meta device; expected one with values")
     return _plain(args, dtype), _plain(kwargs, dtype)
 
 
@@ -105,7 +113,7 @@ def random_states_kept(devices=()):
 def undisturbed():
     """Random states and the default dtype (given back) as before, whatever runs; new tensors in float64; nothing printed."""
     dtype, logs = torch.get_default_dtype(), logging.root.manager.disable
-    with (random_states_kept(), warnings.catch_warnings(), torch.enable_grad(),
+    with (random_states_kept(), warnings.catch_warnings(), torch.inference_mode(False), torch.enable_grad(),
           contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())):
         warnings.simplefilter("ignore")
         torch.set_default_dtype(torch.float64)
@@ -158,9 +166,13 @@ def modes_as(net, mode):
 def read(copy_of_net, args, kwargs):
     """The graph of a copy of the network, in the mode that it is in."""
     try:
-        return _graph(torch.export.export(WithTraces(copy_of_net), args, kwargs), copy_of_net)
+        graph = _graph(torch.export.export(WithTraces(copy_of_net), args, kwargs), copy_of_net)
     except Exception as error:  # whatever the network's own code or the tracer raises
-        raise Unreadable(f"torch.export raises {told(error)}") from error
+        decides = any(type(one).__name__ in UNGUARDED for one in (error, error.__cause__, error.__context__))
+        raise Unreadable(DECIDES if decides else f"torch.export raises {told(error)}") from error
+    if any(isinstance(size, torch.SymInt) for node in graph.nodes for tensor in tensors(node.meta.get("val")) for size in tensor.shape):
+        raise Unreadable(SHAPES)
+    return graph
 
 
 def told(error):

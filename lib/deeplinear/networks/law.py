@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from flint import nmod_mat
 
+from . import labels
+
 PRIME = 2**31 - 1
 LARGEST = 2**25  # entries of the matrix whose rank counts the laws
 
@@ -166,7 +168,9 @@ class Laws(collections.abc.Sequence):
     """The laws of a network, a sequence of :class:`Law`; ``refused``: a list of :class:`Refused`. ``print`` shows both."""
 
     def __init__(self, laws: list[Law], refused: list[Refused], net: torch.nn.Module) -> None:
-        self._laws = [dataclasses.replace(law, net=net) for law in laws]
+        shapes = {name: parameter.shape for name, parameter in net.named_parameters()} if laws else {}
+        self._laws = [dataclasses.replace(law, net=net, terms=tuple(
+            dataclasses.replace(term, label=label) for term, label in zip(law.terms, labels.apart(law.terms, shapes)))) for law in laws]
         self.refused, self.net = refused, net
 
     def __getitem__(self, index):

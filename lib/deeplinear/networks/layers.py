@@ -151,6 +151,7 @@ def _gain(reader, node, value, dims, eps, weight, bias):
         reader.degrees.bend(numbers)  # each by a norm of its own
     else:
         why = f"whose eps is {eps}, not 0" if eps != 0 else "which normalises a group of entries together"
+        why += "" if kind(node) == "rms_norm" else "; what is kept of shifts that it takes away, at any eps, is not read"
         reader.degrees.zero(numbers, reader.told(node, f"{kind(node)} at {' '.join(graph.place(node))}, {why}"))
     result = Value(torch.zeros_like(numbers))
     if weight is not None:

@@ -5,6 +5,7 @@ import collections
 import torch
 
 from .degrees import OUTPUT
+from .labels import part_of
 from .law import Law, Term
 
 
@@ -113,17 +114,6 @@ def _law(shape, parameters, gram, entries):
     return Law(tuple(Term(name, c, part, name + part_of(part, parameters[name].shape)) for name, c, part in found), gram)
 
 
-def part_of(entries, shape):
-    """The ranges of the indices of some entries of a parameter, as Python slices; nothing for all of it."""
-    ranges = []
-    for index, size in zip(torch.unravel_index(entries.flatten(), shape), shape):
-        first, last = int(index.min()), int(index.max()) + 1
-        ranges.append(":" if last - first == size else f"{first}" if last - first == 1 else f"{first or ''}:{last}")
-    while ranges and ranges[-1] == ":":
-        ranges.pop()
-    return f"[{', '.join(ranges)}]" if ranges else ""
-
-
 def _parallel(units):
     """Whether entries of all units lie alike: those of one are those of another, moved, and no entry is of two, as those
     of a matrix are both of whose sides these units are."""
@@ -140,12 +130,17 @@ def _parallel(units):
 def _refused(reader, solution):
     """The axes of parameters that no law names although no output shows them: ``[(names, units, reason)]``."""
     axes, found = {}, {}
+    both = {int(k): f"{name} both writes and reads these units, {at}: in their difference it cancels, and no scale is free"
+            for name, at, wrote, read in reader.both
+            for k in solution.joined[wrote][solution.joined[wrote] == solution.joined[read]] if k}
+    free = {k for one in solution.free for k in one}
     for owner, first, last in reader.degrees.owners:
         joined = solution.joined[first:last].unique().tolist() if owner else []
         for k in joined:
-            if k in solution.why and OUTPUT not in solution.why[k]:
+            if k in both and k not in free or k in solution.why and OUTPUT not in solution.why[k]:
                 axes.setdefault(k, {})[owner] = None
     for k, owners in axes.items():
-        key = (tuple(owners), solution.why[k][0])
+        why = solution.why.get(k, [OUTPUT])
+        key = (tuple(owners), both[k] if OUTPUT in why else why[0])
         found[key] = found.get(key, 0) + 1
     return [(names, units, reason) for (names, reason), units in found.items()]

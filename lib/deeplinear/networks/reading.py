@@ -53,13 +53,14 @@ class Reader:
 
     ``events``: (numbers, payload, relative) arrays of one shape. Two units have a law together only if, in every event,
     their payloads in order are the same, relative to the first of each if so marked: then every operation treats them
-    in the same way. ``frozen``: {name: reason} of the parameters that no law may name.
+    in the same way. ``frozen``: {name: reason} of the parameters that no law may name. ``both``: (parameter, operation,
+    numbers written, numbers read) where the entries of a parameter that wrote some units read units.
     """
 
     def __init__(self, double, frozen, hooked):
         self.parameters, self.frozen, self.hooked = dict(double.named_parameters()), frozen, hooked
         self.unseen = set()  # parameters that are used where no gradient goes
-        self.degrees, self.events, self.products = Degrees(), [], {}  # {(leaf, leaf): the value of their product}
+        self.both, self.degrees, self.events, self.products = [], Degrees(), [], {}  # {(leaf, leaf): the value of their product}
         self.leaves = {name: Leaf(name, tuple(parameter.shape)) for name, parameter in self.parameters.items()
                        if parameter.requires_grad and name not in frozen}
 

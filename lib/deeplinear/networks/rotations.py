@@ -13,8 +13,8 @@ import itertools
 import torch
 
 from . import elementwise, operations
+from .labels import part_of
 from .law import Law, Term
-from .pairs import part_of
 from .reading import hook_on, kind, mutates, name_of, written
 
 LINEAR = {name for part in (elementwise.move, elementwise.alike) for name in operations.NAMES[part].split()} | {

@@ -13,8 +13,8 @@ import torch
 from . import elementwise, operations
 from .degrees import Degrees
 from .graph import place
+from .labels import part_of
 from .law import Law, Term
-from .pairs import part_of
 from .reading import hook_on, kind, mutates, name_of, written
 
 MOVES = set(operations.NAMES[elementwise.move].split())

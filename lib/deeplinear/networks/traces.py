@@ -98,7 +98,8 @@ def _put_back(container, contents):
     elif isinstance(contents, dict):
         for name in _slots(container):
             if name in contents:
-                setattr(container, name, contents[name])
+                if getattr(container, name, None) is not contents[name]:  # of a frozen dataclass none is another
+                    setattr(container, name, contents[name])
             elif hasattr(container, name):
                 delattr(container, name)
 
