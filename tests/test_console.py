@@ -43,7 +43,7 @@ def test_the_script_of_the_wheel_is_this_command(capsys):
 def test_ask_prints_an_answer_and_writes_figure_and_page(capsys):
     assert main(["ask", "table.csv", "--target", "y", "--power", "4", "--seconds", "4", "--html", "page.html"]) == 0
     said = capsys.readouterr()
-    assert "verdict  At power 4" in said.out and "figure   table-ask.svg" in said.out and said.err == ""  # no terminal, no bar
+    assert "verdict     At power 4" in said.out and "figure      table-ask.svg" in said.out and said.err == ""  # no terminal, no bar
     assert Path("table-ask.svg").read_text().startswith("<svg") and "At power 4" in Path("page.html").read_text(encoding="utf-8")
 
 
@@ -82,9 +82,9 @@ def test_a_reader_that_has_read_enough_ends_a_command_without_a_word(command, un
 def test_ask_ends_on_interrupt_and_leaves_nothing(table):
     command = subprocess.Popen([sys.executable, "-c", "import sys, threading, os, signal\nfrom deeplinear import asking\n"
                                 "from deeplinear.__main__ import main\nask = asking.ask\n"
-                                "def interrupted(frame, target, power, seconds, report):\n"
+                                "def interrupted(frame, target, power, seconds, report, **options):\n"
                                 "    threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-                                "    return ask(frame, target, power, 600, report)\n"
+                                "    return ask(frame, target, power, 600, report, **options)\n"
                                 "asking.ask = interrupted\nsys.exit(main(['ask', 'table.csv', '--target', 'y']))"],
                                stderr=subprocess.PIPE, text=True)
     begun, said = time.monotonic(), command.communicate(timeout=120)[1]
