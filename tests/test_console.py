@@ -54,9 +54,26 @@ def test_ask_without_a_minute_says_so(capsys):
     assert not Path("f.svg").exists()
 
 
+@pytest.mark.usefixtures("table")
+def test_ask_hears_what_is_missing_kept_and_left_out(capsys):
+    rows = Path("table.csv").read_text().splitlines()
+    asked = ["ask", "table.csv", "--target", "y", "--seconds", "1e-9"]
+    rows[6], rows[8] = (",".join(["-999", *rows[i].split(",")[1:]]) for i in (6, 8))
+    Path("table.csv").write_text("\n".join([f"n,{rows[0]}", *(f"{i},{row}" for i, row in enumerate(rows[1:]))]))
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "features    a, b\n" in said and "n: numbers of the rows, 0 to 39; keep=n takes it in" in said
+    assert "warning     a: -999 in 2 of 40 rows" in said
+    assert main([*asked, "--missing", "-999", "--keep", "n", "--without", "b"]) == 0
+    said = capsys.readouterr().out
+    assert "features    n, a\nleft out    b: as asked\ndone        a: 2 missing entries" in said and "warning" not in said
+    assert main([*asked, "--missing=-999", "--keep=n", "--without=b"]) == 0 and capsys.readouterr().out == said
+
+
 @pytest.mark.parametrize("arguments, said", [
     (["tble.csv", "--target", "y"], "error: no file tble.csv; did you mean table.csv?"),
     (["table.csv", "--target", "z"], "error: target 'z' is no column; expected one of a, b, y"),
+    (["table.csv", "--target", "y", "--keep", "aa"], "error: keep 'aa' is no column; did you mean a?"),
     (["table.csv", "--target", "y", "--power", "3"], "error: power is 3; expected 2 or 4"),
     (["table.csv", "--target", "y", "--figure", "x.png"], "error: the figure is 'x.png'; expected a name that ends in .svg"),
     (["table.csv", "--target", "y", "--html", "none/page.html"], "error: no folder none for page.html; expected one that exists")])
