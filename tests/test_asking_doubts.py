@@ -30,7 +30,8 @@ def asked(target="y", *, missing=(), keep=(), without=(), **frame):
 
 
 @pytest.mark.parametrize("entries, marks", [
-    (FLOAT, [(-999, 4)]), (FLOAT, [(-9999.0, 1)]), (AGE, [(999, 2)]), (AGE, [(-9, 2)]), (AGE, [(-99, 2)]), (SKEW, [(-999, 3)]),
+    (FLOAT, [(-999, 4)]), (FLOAT, [(-9999.0, 1)]), (AGE, [(999, 2)]), (AGE, [(-9, 2)]), (AGE, [(-1, 3)]), (AGE, [(-99, 2)]),
+    (SKEW, [(-999, 3)]),
     (SKEW, [(9999999, 3)]), (FLOAT, [(-999.9, 3)]), (FLOAT, [(-999, 3), (9999, 2)]), (FLOAT, [(-999, 30)]),
     (RANDOM.integers(1, 6, N), [(99, 2)]),
     (RANDOM.integers(0, 2, N), [(999, 2)]), (RANDOM.integers(1, 6, N), [(97, 1), (98, 4), (99, 5)]), (AGE, [(32767, 1)]),
@@ -47,7 +48,8 @@ def test_marks_of_missing_entries_are_found_with_their_counts(entries, marks):
     RANDOM.standard_cauchy(N).round(), with_mark(AGE, (99, 5)), with_mark(FLOAT, (500, 1)), with_mark(FLOAT, (110, 3)),
     with_mark(SKEW, (10 * SKEW.max(), 2)), np.tile([1.0, 10, 100, 1000, 10000], 12), np.tile([16.0, 32, 64, 128], 15),
     np.tile([0.0, 99], 30), np.tile([-9.0, 9], 30), np.tile([1.0, 2, 3, 9], 15), with_mark(FLOAT, (-9, 3)) - 20, RANDOM.poisson(1, N),
-    with_mark(FLOAT, (1e5, 1), (2e5, 1), (3e5, 1)), np.tile([-1.0, 0, 1], 20), RANDOM.integers(900, 1000, N), 1e-9 * FLOAT, 1e9 * SKEW,
+    with_mark(FLOAT, (1e5, 1), (2e5, 1), (3e5, 1)), np.tile([-1.0, 0, 1], 20), np.tile([-1.0, 1], 30),
+    RANDOM.integers(-1, 30, N), with_mark(AGE, (-1, 1)), RANDOM.integers(900, 1000, N), 1e-9 * FLOAT, 1e9 * SKEW,
     -np.arange(1.0, 100), np.repeat(np.arange(1, 7), 10), np.full(N, 3.0), np.zeros(0)])
 def test_tails_caps_zeros_grids_and_single_outliers_are_no_marks(entries):
     assert doubts.marks(np.asarray(entries, float))[0] == []

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 import torch
 
-NINES = re.compile(r"9{2,10}|9{3,}\.9+")  # and -9, where nothing else is negative
+NINES = re.compile(r"9{2,10}|9{3,}\.9+")  # and -9 and -1, by what else is there
 LIMITS = (-(2.0**15), 2.0**15 - 1, 2.0**16 - 1, -(2.0**31), 2.0**31 - 1, 2.0**32 - 1, -(2.0**63), 2.0**63 - 1)  # of whole numbers
 FILLS = (*LIMITS, 1e20, 1e30, 9.96921e36, 3.402823e38)  # the last two: netCDF's, and the largest float of 32 bits
 SURE = 999  # in size: a known mark that is as large is told from one entry, a smaller one from two
@@ -28,8 +28,8 @@ def marks(entries: np.ndarray) -> tuple[list[tuple[float, int]], tuple[float, fl
     others, which have at least two values, and each either
 
     - is known: of nines (99, -999, 9999, -999.9 and so on), or a limit or fill value of a number format; and as far from the
-      others as the range that these have, or negative (then -9 too) where they are not. One below 999 in size occurs twice
-      or more;
+      others as the range that these have, or negative where they are not (then -9 too, and -1 where they are 1 or more). One
+      below 999 in size occurs twice or more;
     - or is ten such ranges from the others, which have five or more values, and it or one on its side occurs three times.
 
     The range is that of all the others, not between quartiles: long tails, zeros, caps and single outliers are left alone.
@@ -62,7 +62,7 @@ def _all_mark(values, counts, low, high):
 
 
 def _known(value, least):
-    return NINES.fullmatch(written(abs(value))) or (value == -9 and least >= 0) or any(
+    return NINES.fullmatch(written(abs(value))) or value == -9 and least >= 0 or value == -1 and least >= 1 or any(
         math.isclose(value, fill, rel_tol=1e-6) for fill in (*FILLS, *(-fill for fill in FILLS[-4:])))
 
 
