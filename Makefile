@@ -24,7 +24,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 SOURCES := _config.yml _toc.yml $(wildcard tests/claims/test_*.py formal/*.v) $(shell find book lib -type f -not -path '*/.*' -not -name '*.pyc' -not -path '*.egg-info/*')
 
-UNITS := $(patsubst %,tests/test_%.py,about asking asking_reading chain checks conservation convnet data descent exact factorisation field fingerprint flow \
+UNITS := $(patsubst %,tests/test_%.py,about asking asking_doubts asking_reading chain checks conservation convnet data descent exact factorisation field fingerprint flow \
   going_on homogeneous losses optimizers preconditioner products recorded shards sweep)
 
 book: _build/html/.built

@@ -43,7 +43,7 @@ def test_the_script_of_the_wheel_is_this_command(capsys):
 def test_ask_prints_an_answer_and_writes_figure_and_page(capsys):
     assert main(["ask", "table.csv", "--target", "y", "--power", "4", "--seconds", "4", "--html", "page.html"]) == 0
     said = capsys.readouterr()
-    assert "verdict  At power 4" in said.out and "figure   table-ask.svg" in said.out and said.err == ""  # no terminal, no bar
+    assert "verdict     At power 4" in said.out and "figure      table-ask.svg" in said.out and said.err == ""  # no terminal, no bar
     assert Path("table-ask.svg").read_text().startswith("<svg") and "At power 4" in Path("page.html").read_text(encoding="utf-8")
 
 
@@ -54,9 +54,26 @@ def test_ask_without_a_minute_says_so(capsys):
     assert not Path("f.svg").exists()
 
 
+@pytest.mark.usefixtures("table")
+def test_ask_hears_what_is_missing_kept_and_left_out(capsys):
+    rows = Path("table.csv").read_text().splitlines()
+    asked = ["ask", "table.csv", "--target", "y", "--seconds", "1e-9"]
+    rows[6], rows[8] = (",".join(["-999", *rows[i].split(",")[1:]]) for i in (6, 8))
+    Path("table.csv").write_text("\n".join([f"n,{rows[0]}", *(f"{i},{row}" for i, row in enumerate(rows[1:]))]))
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "features    a, b\n" in said and "n: numbers of the rows, 0 to 39; keep=n takes it in" in said
+    assert "warning     a: -999 in 2 of 40 rows" in said
+    assert main([*asked, "--missing", "-999", "--keep", "n", "--without", "b"]) == 0
+    said = capsys.readouterr().out
+    assert "features    n, a\nleft out    b: as asked\ndone        a: 2 missing entries" in said and "warning" not in said
+    assert main([*asked, "--missing=-999", "--keep=n", "--without=b"]) == 0 and capsys.readouterr().out == said
+
+
 @pytest.mark.parametrize("arguments, said", [
     (["tble.csv", "--target", "y"], "error: no file tble.csv; did you mean table.csv?"),
     (["table.csv", "--target", "z"], "error: target 'z' is no column; expected one of a, b, y"),
+    (["table.csv", "--target", "y", "--keep", "aa"], "error: keep 'aa' is no column; did you mean a?"),
     (["table.csv", "--target", "y", "--power", "3"], "error: power is 3; expected 2 or 4"),
     (["table.csv", "--target", "y", "--figure", "x.png"], "error: the figure is 'x.png'; expected a name that ends in .svg"),
     (["table.csv", "--target", "y", "--html", "none/page.html"], "error: no folder none for page.html; expected one that exists")])
@@ -82,9 +99,9 @@ def test_a_reader_that_has_read_enough_ends_a_command_without_a_word(command, un
 def test_ask_ends_on_interrupt_and_leaves_nothing(table):
     command = subprocess.Popen([sys.executable, "-c", "import sys, threading, os, signal\nfrom deeplinear import asking\n"
                                 "from deeplinear.__main__ import main\nask = asking.ask\n"
-                                "def interrupted(frame, target, power, seconds, report):\n"
+                                "def interrupted(frame, target, power, seconds, report, **options):\n"
                                 "    threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-                                "    return ask(frame, target, power, 600, report)\n"
+                                "    return ask(frame, target, power, 600, report, **options)\n"
                                 "asking.ask = interrupted\nsys.exit(main(['ask', 'table.csv', '--target', 'y']))"],
                                stderr=subprocess.PIPE, text=True)
     begun, said = time.monotonic(), command.communicate(timeout=120)[1]

@@ -59,6 +59,10 @@ def _parser():
     ask.add_argument("--target", required=True, metavar="NAME", help="the column to predict from the others")
     ask.add_argument("--power", type=int, default=2, metavar="2|4", help="of the residuals in the loss (default: 2)")
     ask.add_argument("--seconds", type=float, default=60.0, metavar="S", help="of the race; more give a longer one (default: 60)")
+    ask.add_argument("--missing", action="append", default=[], metavar="MARK", help="a number or text that means missing; repeatable")
+    ask.add_argument("--keep", action="append", default=[], metavar="NAME", help="a column that is data though it seems to number "
+                     "the rows, or its values to mean missing: not doubted; repeatable")
+    ask.add_argument("--without", action="append", default=[], metavar="NAME", help="a column to leave out; repeatable")
     ask.add_argument("--figure", metavar="FILE", help="the figure, SVG (default: TABLE-ask.svg here)")
     ask.add_argument("--html", metavar="FILE", help="a page of all that is said, with the figure")
     laws = commands.add_parser("laws", help="what gradient flow keeps on a network of yours, and what was refused")
@@ -186,14 +190,15 @@ def _ask(options):
         if not place.parent.is_dir():
             raise ValueError(f"no folder {place.parent} for {place.name}; expected one that exists")
     with tqdm(total=100, desc="race", bar_format="{desc} {percentage:3.0f} %|{bar}| {elapsed}", disable=None) as bar:
-        answer = asking.ask(frame, options.target, options.power, options.seconds, lambda share: bar.update(100 * share - bar.n))
+        answer = asking.ask(frame, options.target, options.power, options.seconds, lambda share: bar.update(100 * share - bar.n),
+                            missing=options.missing, keep=options.keep, without=options.without)
     said = [str(answer)]  # printed last: the files are there even where nobody reads on
     if answer.race.runners:
         figure.write_text(answer.figure.svg(), encoding="utf-8")
-        said.append(f"figure   {figure}")
+        said.append(f"figure      {figure}")
     if options.html:
         Path(options.html).write_text(asking.page(answer, Path(options.table).name), encoding="utf-8")
-        said.append(f"page     {options.html}")
+        said.append(f"page        {options.html}")
     print("\n".join(said))
     return 0
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import textwrap
 from typing import Literal
 
 import torch
@@ -13,6 +14,8 @@ from .racing import DEPTHS, LEAST, NAMES, SEEDS, Race
 
 Outcome = Literal["faster", "ahead", "level", "behind", "not settled"]
 DRAWN = 1e-8  # of the first gap: curves end there
+WIDTH, LABEL = 100, 12  # letters of a line of what is printed, and of the label before it
+SHOWN = 20  # names of features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +32,19 @@ class Answer:
 
     ``verdict``: a sentence; ``outcome``: ``"faster"`` (ahead by a factor of two or more), ``"ahead"``, ``"level"``,
     ``"behind"`` or ``"not settled"``, of the better of depths 2 and 3 against depth 1. ``prediction``: what the
-    ``conditions`` let one expect. ``race``: its ``runners`` by name. ``rows``, ``features``: of the table as it was used;
-    ``dropped``: the columns left out, with the reason; ``notes``: what else was done. ``figure``: the gaps along the race.
+    ``conditions`` let one expect. ``race``: its ``runners`` by name. ``rows``, ``features``: how many, of the table as it was
+    used, and ``names`` of the features in order; ``dropped``: the columns left out, with the reason; ``notes``: what else was
+    done; ``warnings``: what may be wrong with the table. ``figure``: the gaps along the race.
     """
 
     target: str
     power: int
     rows: int
     features: int
+    names: tuple[str, ...]
     dropped: dict[str, str]
     notes: list[str]
+    warnings: list[str]
     conditions: Conditions
     prediction: Prediction
     race: Race
@@ -58,18 +64,24 @@ class Answer:
         return plots.lines({f"{self.target}, power {self.power}": curves}, x="gradients", y="gap over the first gap")
 
     def __str__(self):
-        found, race = self.conditions, self.race
-        lines = [f"{self.rows} rows, {self.features} features, target {self.target}, power {self.power}; columns standardised"]
-        lines += [f"left out  {name}: {why}" for name, why in self.dropped.items()] + [f"done  {note}" for note in self.notes]
-        lines += ["", f"conditioning                    {found.conditioning:.3g}, in {found.rank} directions",
-                  f"noise over signal               {found.noise:.2f}",
-                  f"signal in the weak directions   {100 * found.weak:.1f} %, in the strongest {100 * found.first:.0f} %",
-                  f"prediction  {self.prediction}", "",
-                  f"race  {race.steps} gradients each, {len(SEEDS)} starts, on {_of(race.rows, self.rows)}", *self._table(), "",
-                  f"verdict  {self.verdict}"]
+        found, race, why = self.conditions, self.race, {}
+        for name, reason in self.dropped.items():
+            why.setdefault(reason, []).append(name)
+        fewer = f" of the {self.features} features, the others follow from them" if found.rank < self.features else ""
+        lines = [*_block("table", [f"{self.rows} rows, {self.features} features, target {self.target}, power {self.power}; columns "
+                                   "standardised"]),
+                 *_block("features", [_shortened(self.names)]),
+                 *_block("left out", [f"{', '.join(names)}: {reason}" for reason, names in why.items()]),
+                 *_block("done", self.notes), "",
+                 f"conditioning                    {found.conditioning:.3g}, in {found.rank} directions{fewer}",
+                 f"noise over signal               {found.noise:.2f}",
+                 f"signal in the weak directions   {100 * found.weak:.1f} %, in the strongest {100 * found.first:.0f} %",
+                 *_block("prediction", [str(self.prediction)]), "",
+                 *_block("race", [f"{race.steps} gradients each, {len(SEEDS)} starts, on {_of(race.rows, self.rows)}"]),
+                 *self._table(), "", *_block("verdict", [self.verdict])]
         if self.outcome != "not settled":
-            lines.append(f"         {'as' if self.prediction.faster == (self.outcome == 'faster') else 'against what was'} predicted")
-        return "\n".join(lines)
+            lines += _block("", [f"{'as' if self.prediction.faster == (self.outcome == 'faster') else 'against what was'} predicted"])
+        return "\n".join(lines + _block("warning", self.warnings))
 
     def _table(self):
         rows = [["", "rate", "gap at the end", f"gradients to {self.race.goal:g}", "over depth 1", "95 % interval"]]
@@ -87,6 +99,19 @@ class Answer:
                            for place, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
         late = [name for name in NAMES if name not in self.race.runners]
         return lines + ([f"not through in {self.race.seconds:g} s: {', '.join(late)}"] if late else [])
+
+
+def _block(label, items):
+    """The items in lines of at most ``WIDTH`` letters, behind a label; what belongs to an item is further in."""
+    wrapper = textwrap.TextWrapper(WIDTH, " " * LABEL, " " * (LABEL + 2 * (len(items) > 1)), break_long_words=False,
+                                   break_on_hyphens=False)
+    lines = [line.replace("\xa0", " ") for item in items for line in wrapper.wrap(item.replace(" %", "\xa0%"))]
+    return [label + lines[0][len(label):], *lines[1:]] if lines else []
+
+
+def _shortened(names):
+    """The names, of many the first ones, and how many more there are."""
+    return ", ".join(names) if len(names) <= SHOWN else f"{', '.join(names[:SHOWN - 2])} and {len(names) - SHOWN + 2} more"
 
 
 def judge(race: Race, power: int) -> Judgement:

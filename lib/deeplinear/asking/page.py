@@ -15,11 +15,12 @@ def page(answer: Answer, title: str) -> str:
     ``title``: of the table, such as the name of its file.
     """
     heading, verdict = html.escape(f"{title}: will depth help?"), html.escape(answer.verdict)
+    warned = "".join(f"<p>Warning: {html.escape(words)}.</p>\n" for words in answer.warnings)
     figure = answer.figure.svg().replace("<svg", f'<svg role="img" aria-label="{html.escape(described(answer))}"', 1)
     caption = f"The median gap over {len(SEEDS)} starts, each model at its best rate that all survive; the band is their range."
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{heading}</title>\n'
             f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n<body>\n<h1>{heading}</h1>\n'
-            f"<p><strong>{verdict}</strong></p>\n<p>Predicted: {html.escape(str(answer.prediction))}.</p>\n<figure>{figure}"
+            f"<p><strong>{verdict}</strong></p>\n<p>Predicted: {html.escape(str(answer.prediction))}.</p>\n{warned}<figure>{figure}"
             f"<figcaption>{caption}</figcaption></figure>\n<pre>{html.escape(str(answer))}</pre>\n</body>\n</html>\n")
 
 

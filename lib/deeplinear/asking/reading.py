@@ -7,34 +7,32 @@ import dataclasses
 import difflib
 import gzip
 import io
-import re
 import zlib
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import data
+from . import columns, doubts
 
 SEPARATORS = ",;\t|"
-NUMERIC = 0.9  # share of its entries that must read as numbers in a column of numbers
 MISSING = 0.5  # share of its entries that may be missing
 FEWEST = 20  # rows
-ALIKE = 1e-9  # of a correlation from one: then a feature is the target itself
-SIGNS = ",%$€£¥'"
-LIKE_NUMBERS = re.compile(r"\s*[-+(]?\s*[$€£¥]?\s*[-+]?\d[\d.,' ]*(e[-+]?\d+)?\s*[%$€£¥]?\s*\)?\s*", re.IGNORECASE)
 SMALLEST, LARGEST = 1e-140, 1e140  # of the sizes that a column may have, so that squares and their sums are finite
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """``data``: a :class:`deeplinear.data.Dataset`; ``dropped``: the columns left out, with the reason; ``notes``: what
-    else was done, a sentence each."""
+    """``data``: a :class:`deeplinear.data.Dataset`; ``used``: the features in order; ``dropped``: the columns left out, with
+    the reason; ``notes``: what else was done, and ``warnings``: what may be wrong, a sentence each."""
 
     data: data.Dataset
+    used: tuple[str, ...]
     dropped: dict[str, str]
     notes: list[str]
+    warnings: list[str]
 
 
 class _Columns(dict):
@@ -81,135 +79,131 @@ def read(path: str | Path) -> Any:
     return frame.rename(columns=lambda name: str(name).strip())
 
 
-def clean(frame: Any, target: Hashable) -> Table:
-    """The :class:`Table` of a data frame: rows without target left out; columns of text, of dates, without variation,
-    with most entries missing and of row numbers left out; what is missing in the others filled with the mean."""
+def clean(frame: Any, target: Hashable, missing: Iterable[float | str] = (), keep: Collection[Hashable] = (),
+          without: Collection[Hashable] = ()) -> Table:
+    """The :class:`Table` of a data frame: rows without target left out; columns ``without`` which is asked, of text of more
+    than two values, of dates, without variation, with most entries missing and of row numbers left out; what is missing in
+    the others, or one of the marks ``missing``, filled with the mean. Columns that one has to ``keep`` are not doubted."""
     names = list(getattr(frame, "columns", ()))
     if not names:
         raise ValueError(f"the frame is a {type(frame).__name__} without columns; expected a data frame")
     _refuse_twice(names)
-    if target not in names:
-        close = difflib.get_close_matches(str(target), [str(name) for name in names], cutoff=0.5)
-        raise ValueError(f"target {str(target)!r} is no column; " + (f"did you mean {', '.join(close)}?" if close else
-                         f"expected one of {', '.join(str(name) for name in names)}"))
-    labels, odd, fault = _numbers(frame[target])
-    if fault:
-        raise ValueError(f"target {str(target)!r} is {fault}; expected numbers")
-    kept, notes = ~np.isnan(labels), []
-    if not kept.all():
-        notes.append(f"{np.sum(~kept)} of {len(kept)} rows left out: no {target} in them{_such_as(odd)}")
-    if not kept.any() or np.isinf(labels).any():
-        raise ValueError(f"target {str(target)!r} has {np.isinf(labels).sum()} infinite and {kept.sum() - np.isinf(labels).sum()}"
-                         " finite entries; expected finite numbers")
-    if _flat(labels[kept]):
-        raise ValueError(f"target {str(target)!r} is {_constant(frame[target], labels[kept][0])}; expected one that varies")
-    found, dropped, infinite = _Columns(), {}, []
-    for name in names:
-        if name != target:
-            entries, why = _feature(name, frame[name], kept, notes)
-            if why:
-                dropped[str(name)] = why
-            elif np.isinf(entries).any():
-                infinite.append(f"{name} ({np.isinf(entries).sum()})")
-            else:
-                found[name] = entries
-    if infinite:
-        raise ValueError(f"infinite entries in {', '.join(infinite)}; expected finite numbers, and empty where one is missing")
-    found[target] = labels[kept]
-    unusual = [f"{name} ({np.abs(entries).max():.0e})" for name, entries in found.items()
-               if np.abs(entries).max() > LARGEST or np.ptp(entries) < SMALLEST]
-    if unusual:
-        raise ValueError(f"numbers too large or too small in {', '.join(unusual)}; expected sizes, and differences, from "
-                         f"{SMALLEST:g} to {LARGEST:g}: use another unit")
-    del found[target]
+    _refuse_absent(names, target, keep, without)
+    marks, said = columns.Marks(missing), _Said({}, [], [], {})
+    labels, kept = _labels(frame[target], target, marks, said)
+    unfilled = _features(frame, [name for name in names if name != target], kept, marks, keep, without, said)
+    _refuse_sizes({**unfilled, target: labels[kept]})
+    found = _Columns((name, np.where(np.isnan(entries), np.nanmean(entries), entries)) for name, entries in unfilled.items())
     if not found:
-        raise ValueError("no column is left beside the target: " + "; ".join(f"{name}: {why}" for name, why in dropped.items()))
+        raise ValueError("no column is left beside the target: " + "; ".join(f"{name}: {why}" for name, why in said.dropped.items()))
     least = max(FEWEST, 2 * len(found))
     if kept.sum() < least:
         raise ValueError(f"{kept.sum()} rows with a target for {len(found)} usable columns; expected at least {least}: with "
                          "fewer nearly every label can be met, whatever it is")
+    doubted = {name: entries for name, entries in {target: labels[kept], **unfilled}.items() if name not in keep}
+    said.warnings[:0] = doubts.of_marks(doubted)
+    said.warnings += doubts.of_copies(unfilled, labels[kept], target)
+    said.notes += [*said.notes_of_filled()] + [f"missing={mark}: no column has it" for mark in sorted(marks.unseen)]
+    used = tuple(str(name) for name in found)
     found[target] = labels[kept]
     table = data.from_frame(found, target)
-    alike = (table.X.mT @ table.y / len(table.y)).abs() > 1 - ALIKE
-    notes += [f"{name}: kept, and it is the target up to scale and shift" for name, same in zip(found, alike) if same]
-    return Table(table, dropped, notes)
+    return Table(table, used, said.dropped, said.notes + doubts.twins(table.X, list(used)), said.warnings)
 
 
-def _feature(name, column, kept, notes):
-    """The entries of a feature, or None and why it is left out."""
-    entries, odd, fault = _numbers(column)
-    if fault:
-        return None, fault
-    if str(name).startswith("Unnamed: ") and (np.diff(entries) == 1).all():
-        return None, "numbers of the rows, without a name"
-    entries = entries[kept]
+@dataclasses.dataclass
+class _Said:
+    dropped: dict[str, str]
+    notes: list[str]
+    warnings: list[str]
+    filled: dict[str | None, dict[Hashable, int]]  # by an entry that was taken as missing
+
+    def notes_of_filled(self):
+        """What is said of gaps, once for all that were made by the same entry."""
+        for odd, counts in self.filled.items():
+            (name, count), *more = counts.items()
+            who = ", ".join(f"{each} ({number})" for each, number in counts.items()) if more else name
+            what = "missing entries" if more else f"{count} missing {'entry' if count == 1 else 'entries'}"
+            yield f"{who}: {what} filled with the mean{_such_as(odd)}"
+
+
+def _labels(column, target, marks, said):
+    """The labels of all rows, and which rows have one."""
+    read = columns.read(column, marks)
+    if read.fault or read.values:
+        said_of = read.fault or f"text, such as {', '.join(map(repr, read.values))}"
+        raise ValueError(f"target {str(target)!r} is {said_of}; expected numbers" + (", such as 0 and 1" if read.values else ""))
+    labels, kept = read.entries, ~np.isnan(read.entries)
+    if not kept.all():
+        said.notes.append(f"{np.sum(~kept)} of {len(kept)} rows left out: no {target} in them{_such_as(read.odd)}")
+    if not kept.any() or np.isinf(labels).any():
+        raise ValueError(f"target {str(target)!r} has {np.isinf(labels).sum()} infinite and {kept.sum() - np.isinf(labels).sum()}"
+                         " finite entries; expected finite numbers")
+    if columns.flat(labels[kept]):
+        raise ValueError(f"target {str(target)!r} is {columns.constant(column, read, labels[kept][0])}; expected one that varies")
+    return labels, kept
+
+
+def _features(frame, names, kept, marks, keep, without, said):
+    """The features by name, NaN where an entry is missing; what is left out or done is ``said``."""
+    found, infinite = {}, []
+    for name in names:
+        entries, why = (None, "as asked") if name in without else _feature(name, frame[name], kept, marks, name in keep, said)
+        if why:
+            said.dropped[str(name)] = why
+        elif np.isinf(entries).any():
+            infinite.append(f"{name} ({np.isinf(entries).sum()})")
+        else:
+            found[name] = entries
+    if infinite:
+        raise ValueError(f"infinite entries in {', '.join(infinite)}; expected finite numbers, and empty where one is missing")
+    return found
+
+
+def _feature(name, column, kept, marks, sure, said):
+    """The entries of a feature in the rows that are kept, NaN where one is missing, or None and why it is left out."""
+    read = columns.read(column, marks)
+    if read.fault:
+        return None, read.fault + (f"; {read.way}" if read.way else "")
+    if not sure and (why := doubts.numbers_rows(name, read.entries)):
+        return None, why
+    entries = read.entries[kept]
     missing = np.isnan(entries)
     if missing.mean() > MISSING:
-        return None, f"{100 * missing.mean():.0f} % of its entries are missing{_such_as(odd)}"
+        return None, f"{100 * missing.mean():.0f} % of its entries are missing{_such_as(read.odd)}"
     if np.isinf(entries).any():
         return entries, None
-    if _flat(entries[~missing]):
-        return None, _constant(column, entries[~missing][0])
+    if columns.flat(entries[~missing]):
+        return None, columns.constant(np.asarray(column)[kept], read, entries[~missing][0])
+    if read.values:
+        said.notes.append(f"{name}: {read.values[0]} = 0, {read.values[1]} = 1")
+    elif not sure:
+        said.warnings += doubts.of_numbers(name, read.entries)
     if missing.any():
-        notes.append(f"{name}: {missing.sum()} missing {'entry' if missing.sum() == 1 else 'entries'} filled with the "
-                     f"mean{_such_as(odd)}")
-        entries = np.where(missing, entries[~missing].mean(), entries)
+        said.filled.setdefault(read.odd, {})[name] = missing.sum()
     return entries, None
-
-
-def _numbers(column):
-    """Entries as float64, NaN where one is missing; an entry that reads as no number, if any; what the column holds
-    where that is no numbers."""
-    entries = np.asarray(column)
-    if entries.dtype.kind in "biuf":
-        return entries.astype(float), None, None
-    if entries.dtype.kind in "mM":
-        return None, None, "dates or times"
-    found, odd = np.full(len(entries), np.nan), collections.Counter()
-    for row, entry in enumerate(entries):
-        if not _is_missing(entry):
-            try:
-                found[row] = float(entry)
-            except (TypeError, ValueError):
-                odd[str(entry)] += 1
-    read, wrong = np.sum(~np.isnan(found)), sum(odd.values())
-    if wrong and read < NUMERIC * (read + wrong):
-        return None, None, _text_in(odd, read, wrong)
-    return found, next(iter(odd), None), None
-
-
-def _text_in(odd, read, wrong):
-    """What is said of a column with too much text: examples, how much of it, and what keeps it from being numbers."""
-    examples = ", ".join(repr(entry[:20]) for entry, _ in odd.most_common(2))
-    signs = sorted({sign for entry in odd for sign in SIGNS if sign in entry})
-    if signs and all(LIKE_NUMBERS.fullmatch(entry) for entry in odd):
-        return (f"text, such as {examples}: numbers with {' and '.join(map(repr, signs))}; expected such as 1234.5, with a decimal "
-                "point alone")
-    if read:
-        return (f"text in {wrong} of {read + wrong} entries, such as {examples}; in a column of numbers at most "
-                f"{100 * (1 - NUMERIC):.0f} % are taken as missing")
-    return f"text, such as {examples}"
-
-
-def _is_missing(entry):
-    """None, NaN, and what pandas has in their place, which compares to nothing."""
-    return entry is None or type(entry).__name__ in ("NAType", "NaTType") or (isinstance(entry, str) and not entry.strip()) or (
-        isinstance(entry, float) and entry != entry)
 
 
 def _such_as(odd):
     return f" ({odd[:20]!r} taken as missing)" if odd is not None else ""
 
 
-def _flat(entries):
-    """Whether the entries are constant up to rounding, as :func:`deeplinear.data.from_frame` asks."""
-    return np.ptp(entries) <= len(entries) * np.finfo(float).eps * np.abs(entries).max()
+def _refuse_sizes(found):
+    unusual = [f"{name} ({np.nanmax(np.abs(entries)):.0e})" for name, entries in found.items()
+               if np.nanmax(np.abs(entries)) > LARGEST or np.nanmax(entries) - np.nanmin(entries) < SMALLEST]
+    if unusual:
+        raise ValueError(f"numbers too large or too small in {', '.join(unusual)}; expected sizes, and differences, from "
+                         f"{SMALLEST:g} to {LARGEST:g}: use another unit")
 
 
-def _constant(column, entry):
-    """What is said of a column that is constant up to rounding, of which this is an entry."""
-    varies = len({str(one) for one in column if not _is_missing(one)}) > 1
-    return f"constant, {entry:g}" + (", up to rounding: take that away from it" if varies else "")
+def _refuse_absent(names, target, keep, without):
+    """Raise for a column that is named and is not there, and for a target to be left out."""
+    for role, name in (("target", target), *(("keep", name) for name in keep), *(("without", name) for name in without)):
+        if name not in names:
+            close = difflib.get_close_matches(str(name), [str(one) for one in names], cutoff=0.5)
+            raise ValueError(f"{role} {str(name)!r} is no column; " + (f"did you mean {', '.join(close)}?" if close else
+                             f"expected one of {', '.join(str(one) for one in names)}"))
+    if target in without:
+        raise ValueError(f"without {str(target)!r} there is no target; expected other columns")
 
 
 def _refuse_twice(names):
