@@ -273,17 +273,18 @@ def test_emp_train_and_fold():
     deep = {name: each for name, each in recorded.items() if "balanced" in name}
     assert len(deep) == 10 and not any(high is not None and high < 1 for each in deep.values() for _, _, high in each["ratios"])
     behind = {name for name, each in deep.items() if all(low is not None and low > 1 for _, low, _ in each["ratios"])}
-    assert behind == {"GPT momentum balanced"}
+    assert behind == {f"{name} balanced" for name in ("residual momentum", "residual Adam", "ViT momentum", "GPT momentum", "LeNet Adam")}
+    lows = [each["ratios"][0][1] for name, each in deep.items() if name not in {*behind, "LeNet momentum balanced"}]
+    assert len(lows) == 4 and min(lows) > 0.95 and 1.5 < deep["LeNet Adam balanced"]["ratios"][0][0] < 1.6
     arrays = dl.recorded.load("train-and-fold", quiet=True).arrays
     ends = arrays["LeNet momentum balanced ends"]
-    assert ends.isnan().all(1).tolist() == 4 * [False] + [True] and recorded["LeNet momentum balanced"]["ratios"][0] == [None] * 3
-    constant = (ends[:, 0] - ends[:, 1]).abs() < 1e-12  # the labels are balanced: one output for all, one loss for all rows
-    assert constant.tolist() == [False, False, True, False, False] and ends[2].min() > np.log(10)
-    intervals = [each for found in deep.values() for each in found["ratios"] if None not in each]
-    assert len(intervals) == 18 and 1.02 < min(high / low for _, low, high in intervals) < 1.03
-    assert 2.5 < max(high / low for _, low, high in intervals) < 2.6
-    for kind in ("momentum", "Adam"):  # one deep start of the residual network blew up
-        assert (arrays[f"residual {kind} balanced ends"][:, 0] > 3).sum() == 1
+    assert ends.isnan().all(1).sum() == 1 and recorded["LeNet momentum balanced"]["ratios"][0] == [None] * 3
+    constant = ends[:, 0] > np.log(10) - 0.01
+    assert constant.sum() == 3 and ends[constant, 0].max() < np.log(10) + 0.1
+    for name, each in recorded.items():  # two rates or more were tried on each side of the best
+        rates = arrays[f"{name} rates"].tolist()
+        assert 2 <= rates.index(each["rate"]) <= len(rates) - 3, name
+        assert arrays[f"{name} grid"].shape == (len(rates), 5) and len(arrays[f"{name} ends"]) == 10
     config = dataclasses.replace(train_and_fold.SCALES["quick"], nets=("ViT", "residual"), seeds=(7, 8, 9), tuned=(6,))
     jobs = train_and_fold.jobs(config, "cpu")
     _, found, _ = train_and_fold.collect(config, jobs, [train_and_fold.run_job(config, job, "cpu") for job in jobs])
