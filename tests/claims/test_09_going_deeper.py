@@ -131,6 +131,24 @@ def test_emp_figure_5():
     assert record.config["rates"][int(stable.nonzero()[-1, 0])] == 1e-3  # a larger rate would end the wait, and diverges
 
 
+def test_emp_figure_5_edge():
+    """By every rule of choosing the rate both are ahead from the identity; from near zero no start of depth 8 moves."""
+    record = dl.recorded.load("l4-deeper", quiet=True)
+    found = {name: record.summary[f"l4 gd depth {name}"] for name in ("1", "4", "8", "4 identity", "8 identity")}
+    assert record.config["steps"] == 100_000 and len(record.config["seeds"]) == 5
+    for grid, key, factor in (("paper", "gap", 1.3), ("fine", "gap", 1.6), ("fine", "strict_gap", 1.6)):
+        assert all(found["1"][grid][key] > factor * found[f"{N} identity"][grid][key] for N in (4, 8))
+    for name in ("1", "4 identity", "8 identity"):  # the best rates lie inside both grids
+        assert found[name]["paper"]["interior"] and found[name]["fine"]["interior"]
+        rate, edge = found[name]["fine"]["rate"], found[name]["edge"]
+        assert rate <= edge
+    still = found["8"]["paper"]["gap"]
+    assert abs(found["8"]["fine"]["gap"] / still - 1) < 1e-6 and found["4"]["fine"]["gap"] is None  # the median start is lost
+    pairs = {(each["first"], each["second"]): each for each in record.summary["comparisons"] if each["grid"] == "paper"}
+    for name in ("4 identity", "8 identity"):
+        assert pairs["l4 gd depth 1", f"l4 gd depth {name}"]["low"] > 1.29
+
+
 RACE = []
 
 

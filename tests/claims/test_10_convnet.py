@@ -209,6 +209,29 @@ def test_emp_mnist_tutorial():
     for name, found in record.summary.items():
         assert found["validation_error"] < 0.02, name  # both have learnt
 
+
+def test_emp_mnist_readings():
+    """Only the penalty on the product starts above the original's total and ends below it; the data terms stay alike."""
+    record, long = (dl.recorded.load(f"mnist-{name}", quiet=True) for name in ("conventions", "penalties"))
+    ours = {key: record.config[key] for key in ("order", "momentum", "decay", "batch", "seeds")}
+    assert ours == {key: long.config[key] for key in ours} and record.config["steps"] == 2000
+
+    def means(record, name, at):
+        data, penalty = record.arrays[name], record.arrays[f"{name} penalty"].repeat_interleave(20, 0)
+        return data[at:at + 100].mean(0), (data + penalty[:len(data)])[at:at + 100].mean(0)  # a mean for each seed
+
+    for at in (0, 500, 1000, 1900):
+        data, alone = means(long, "original", at)
+        at_product = means(long, "deep", at)[1]
+        assert (at_product > 2 * alone).all() if at == 0 else (at_product < alone / 6).all() if at == 1900 else True
+        found = {name: means(record, name, at) for name in ("both", "old", "new", "none")}
+        assert (found["both"][1] > 1.03 * alone).all() and (found["old"][1] / alone - 1).abs().max() < 0.08
+        assert (found["new"][1] < alone / 2).all() and (found["none"][1] < alone / 2).all()
+        for mine, _ in found.values():
+            assert (mine / data).max() < 1.5 and (mine / data).min() > 2 / 3
+    assert not record.arrays["none penalty"].any()
+
+
 def ten_passes():
     """Of both nets the data term and the total of every batch, (steps, seeds), the totals added up here."""
     record = dl.recorded.load("mnist-penalties", quiet=True)
