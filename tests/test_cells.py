@@ -142,3 +142,9 @@ def test_a_leak_is_found(codes, found):
 def test_what_is_hidden_is_found(codes, found):
     numbered = [(str(i), code) for i, (code, _) in enumerate(codes)]
     assert [name for _, name, _ in hidden(numbered, {str(i) for i, (_, fold) in enumerate(codes) if fold})] == found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_output_shows_what_is_no_number(page):
+    """A run that was lost is said in words, as "lost 1 of 5"."""
+    assert not re.findall(r"(?m)^.*\bnan\b.*$", printed(page))
