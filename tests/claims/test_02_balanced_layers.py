@@ -172,7 +172,7 @@ def test_emp_optimisers():
                            for make in (dl.GD, lambda h: dl.HeavyBall(h / 5, 0.8), dl.Adam))
     assert abs(dl.slope(steps, descent) - 1) < 0.1 and abs(dl.slope(steps, ball) - 1) < 0.1
     assert abs(ball[-1] / descent[-1] / (1.8 / 0.2) - 1) < 0.1
-    assert adam[-1] > 0.1
+    assert abs(adam[-1] / adam[-2] - 1) < 0.1 and adam[-1] > 0.1
 
 
 @pytest.mark.parametrize("friction", [0.0, 1.3])
