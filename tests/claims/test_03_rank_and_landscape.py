@@ -21,6 +21,44 @@ def cut_operator(W, G, N, mu):
     return sum(f(W @ W.mT, (j - 1) / N) @ G @ f(W.mT @ W, (N - j) / N) for j in range(1, N + 1))
 
 
+def near_balanced(layers, moved):
+    """Balanced layers with the product of ``moved``, by the construction in the proof, near the balanced ``layers``."""
+    N, W = len(layers), dl.end_to_end(moved)
+    U, s, Vh = torch.linalg.svd(dl.end_to_end(layers))
+    r = int((s > 1e-9).sum())
+    sigma, Q = s[:r] ** (1 / N), [Vh[:r].T]
+    for V in layers:
+        Q.append(V @ Q[-1] / sigma)
+    u, t, vh = torch.linalg.svd(W)
+    X, m = (u[:, :r] * t[:r]) @ vh[:r], min(min(V.shape) for V in moved)
+    Y = X @ Q[0] / sigma**N
+    ends = torch.linalg.svd(Y, full_matrices=False)
+    Y = ends[0] @ ends[2]  # made orthonormal
+    values, vectors = torch.linalg.eigh(Y.T @ X @ X.T @ Y)
+    power = lambda a: (vectors * values**a) @ vectors.T
+    frames = [X.T @ Y @ power(-1 / 2), *Q[1:-1], Y]
+    spare = [vh[r:m].T, *(torch.linalg.svd(F)[0][:, r:m] for F in Q[1:-1]), u[:, r:m]]
+    return [b @ power(1 / (2 * N)) @ a.T + (d * t[r:m] ** (1 / N)) @ c.T
+            for a, b, c, d in zip(frames, frames[1:], spare, spare[1:])]
+
+
+@pytest.mark.parametrize("dims, rank", [((4, 3), 2), ((3, 4, 3), 1), ((4, 2, 3), 2), ((3, 5, 3, 4, 3), 2), ((2, 3, 2, 3), 0)])
+def test_lem_nearby(dims, rank):
+    draw, sizes, far = generator(len(dims)), [4e-3, 2e-3, 1e-3], []
+    W = dl.normal(dims[-1], rank, generator=draw) @ dl.normal(rank, dims[0], generator=draw)
+    layers = dl.balanced_init(dims, generator(1), W=W / max(W.norm(), 1))
+    aside = [dl.normal(*V.shape, generator=draw) for V in layers]
+    for h in sizes:
+        moved = [V + h * E / E.norm() for V, E in zip(layers, aside)]
+        found = near_balanced(layers, moved) if len(dims) > 2 else moved
+        assert worst(dl.end_to_end(found) - dl.end_to_end(moved)) < 1e-12 and worst(*dl.imbalance(found), torch.zeros(1)) < 1e-12
+        far.append(max((B - V).norm() for B, V in zip(found, layers)))
+    assert abs(dl.slope(sizes, far) - 1) < 0.05 and far[0] < 50 * sizes[0]
+    if len(dims) > 2 and rank:  # control: beside layers that are not balanced there are none
+        top = torch.linalg.matrix_norm(dl.end_to_end(layers), 2) ** (1 / len(layers))  # the norm of each balanced layer
+        assert torch.linalg.matrix_norm(2 * layers[0], 2) - top > 0.5 * top
+
+
 @pytest.mark.parametrize("N, k, d", [(2, 3, 4), (3, 4, 2), (5, 3, 3)])
 def test_lem_cut_powers(N, k, d):
     draw, mu = generator(N), 0.3

@@ -88,12 +88,33 @@ def test_prop_giant_step(t, y1):
     assert far > 1e5 * y1  # control: the layers are elsewhere
 
 
+def exponents(steps, ratios):
+    """The slope of log steps (ratios, depths, starts) over the four largest ratios that every start reached; (depths, starts)."""
+    found = []
+    for each in np.moveaxis(steps, 1, 0):
+        last = np.flatnonzero(np.isfinite(each).all(1))[-4:]
+        found.append(np.polyfit(np.log(np.array(ratios)[last]), np.log(each[last]), 1)[0])
+    return np.array(found)
+
+
+def two_scales_hold(found, depths):
+    """One layer within 0.15 of the exponent 2, two and three within 0.15 of 1, deeper ones above: medians of the starts."""
+    middle = dict(zip(depths, np.median(found, axis=1)))
+    return abs(middle[1] - 2) < 0.15 and all(abs(middle[N] - 1) < 0.15 for N in (2, 3)) and min(middle[N] for N in (4, 6, 8)) > 1.3
+
+
 def test_emp_two_scales():
     record = dl.recorded.load("two-scales", quiet=True)
     exponent, steps = record.arrays["exponent"].numpy(), record.arrays["steps"].numpy()
     depths, ratios = list(record.config["depths"]), list(record.config["ratios"])
-    p4 = exponent[record.config["powers"].index(4)]
-    assert abs(p4[depths.index(1), 0] - 2) < 0.15
+    place = record.config["powers"].index(4)
+    p4, found = exponent[place], exponents(steps[place], ratios)
+    assert np.abs(np.median(found, axis=1) - p4[:, 0]).max() < 1e-12 and two_scales_hold(found, depths)
+    for depth in (1, 2, 3):  # control: it would be noticed if the steps of a depth grew faster, or slower
+        for tilt in (-0.5, -0.25, 0.25, 0.5):
+            bent = steps[place].copy()
+            bent[:, depths.index(depth)] *= (np.array(ratios) ** tilt)[:, None]
+            assert not two_scales_hold(exponents(bent, ratios), depths), (depth, tilt)
     for depth in (2, 3):
         low, high = p4[depths.index(depth), 1:]
         assert 0.8 < low <= high < 1.25
@@ -125,7 +146,7 @@ def test_emp_phase_diagram():
         for n in (1, 2):
             assert (np.diff(np.log(factor[i, :, :4, n]), axis=0) > -0.3).all()
             assert factor[i, kappa.index(1000), :4, n].min() > 6
-    assert factor[1, :, noise.index(1.0)].max() < 2
+    assert factor[1, :, noise.index(1.0)].max() < 2 and factor[2, :, noise.index(1.0)].max() < 3
     # the grid was wide enough: no best rate at its ends
     best = record.arrays["best_rate"].numpy()
     assert 10 ** record.config["rates"][0] < best.min() and best.max() < 10 ** record.config["rates"][1]

@@ -166,7 +166,7 @@ def test_emp_mnist():
 def test_emp_new_std():
     _, nets = recorded_nets()
     small, large = (nets[f"deep, std {std}"] for std in (0.001, 0.5))
-    assert small["loss"] < 1.5 * nets["original"]["loss"] and small["most"] < nets["original"]["most"]
+    assert 2 / 3 < small["loss"] / nets["original"]["loss"] < 1.5 and small["most"] < nets["original"]["most"]  # level
     assert large["least"] > 2.5 * nets["original"]["most"] and large["steps_to"][1] is None
 
 
@@ -292,4 +292,4 @@ def test_emp_mnist_data():
     assert (ahead < 4 / 3).all() and (ahead > 3 / 4).all() and (ahead[1:3] > 1.05).all() and (np.log(ahead[1:10]).mean(1) > 0.05).all()
     ends = {net: data[net][-100:].astype(float).mean(0) for net in data}
     ratio = ends["original"] / ends["deep"]
-    assert (ratio < 3).all()  # no order of magnitude
+    assert (ratio < 3).all() and (ratio > 1 / 3).all()  # no order of magnitude
