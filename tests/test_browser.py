@@ -11,8 +11,8 @@ import statistics
 import threading
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
+from faults import faults
 from test_site import CHAPTERS, PAGES, SITE
 
 pytestmark = pytest.mark.skipif(not SITE.is_dir(), reason="the site is not built; run: make book")
@@ -89,30 +89,30 @@ BEYOND = """[...document.querySelectorAll('.bd-article :not(math *, svg *)')].fi
     for (let box = element; box && !box.matches('.bd-article'); box = box.parentElement)
         if (['auto', 'scroll'].includes(getComputedStyle(box).overflowX)) return false;
     return true; }).map(element => element.outerHTML.slice(0, 120))"""
+CUT = """[...document.querySelectorAll('.bd-article figure img, .bd-article figure .panels > svg, .bd-article .verdict')].filter(part => {
+    const box = part.closest('figure, pre'), edge = box.getBoundingClientRect(), own = part.getBoundingClientRect();
+    return own.left < Math.max(edge.left, 0) - 1 || own.right > Math.min(edge.right, 360) + 1 || part.scrollWidth > part.clientWidth + 1
+        || (part.matches('img, svg') && own.height > 60 && own.width < Math.min(100, parseFloat(part.style.width || 100) - 1));
+    }).map(part => part.outerHTML.slice(0, 120))"""
+STACKED = """[...document.querySelectorAll('.bd-article .panels')].map(
+    box => [...box.children].map(part => part.getBoundingClientRect().top))"""
 
 
-PLAIN = """{ const seen = new Set();
-    for (const code of document.querySelectorAll('.highlight pre')) {
-        const kinds = [...code.querySelectorAll('span')].map(token => token.className);
-        if (kinds.every(kind => seen.has(kind))) code.textContent = code.textContent;
-        kinds.forEach(kind => seen.add(kind));
-    } }"""
-
-
-def faults(page, **options):
-    """The faults that axe finds; formulas apart, which would take it a minute a page and have the colour of their text; of blocks
-    of code those with their colours in which a kind of token occurs that none before had."""
-    page.evaluate("document.querySelectorAll('math').forEach(formula => formula.replaceWith('x'))")
-    page.evaluate(PLAIN)
-    found = Axe().run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
-    return [(fault["id"], len(fault["nodes"]), fault["nodes"][0]["html"][:200]) for fault in found]
+def weighed(visit, address):
+    """Opens the page; how many bytes of figures and of other files that took."""
+    before = Counting.figures, Counting.sent
+    visit.open(address)
+    return Counting.figures - before[0], Counting.sent - before[1]
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_page(chromium, server, name):
-    """No request elsewhere, no error; nothing cut off on a phone or, in a chapter, to be scrolled at 1200 pixels; no fault."""
+    """A first visit of 1200 pixels' width, light, and a second on a phone, which adds little. No request elsewhere, no error;
+    nothing cut off on a phone or, in a chapter, to be scrolled at 1200 pixels; no fault, light or dark."""
     with Visit(chromium) as visit:
-        page = visit.open(f"{server}/{name}.html")
+        page = visit.page
+        first = weighed(visit, f"{server}/{name}.html")
+        pictures = page.locator("figure img").count()
         assert not [address for address in visit.requests if not address.startswith((server, "data:"))]
         assert not visit.errors
         if name in CHAPTERS:
@@ -125,7 +125,15 @@ def test_page(chromium, server, name):
         assert faults(page) == []
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
         page.evaluate("getComputedStyle(document.body).color, document.getAnimations().forEach(change => change.finish())")
-        assert faults(page, runOnly=["color-contrast", "link-in-text-block"]) == []  # only colours differ
+        assert faults(page, rules=["color-contrast", "link-in-text-block"]) == []  # only colours differ
+        page.set_viewport_size({"width": 360, "height": 900})
+        second = weighed(visit, f"{server}/{name}.html?2")
+        assert page.evaluate(CUT) == []
+        for tops in page.evaluate(STACKED):
+            assert len(set(tops)) > 1, tops  # panels one below the other
+        if name in PAGES:
+            assert first[1] < (1.3e6 if name == "book/index" else 1.8e6) and second[1] < 0.55e6, (first, second)
+            assert max(first[0], second[0]) < max(0.3e6, 60e3 * pictures)  # no more than 60 kB each, on a page of many
 
 
 @pytest.mark.parametrize("name", ["book/index", CHAPTER, "book/claims", "search"])
@@ -136,34 +144,6 @@ def test_from_the_files_in_the_dark(chromium, name):
         assert not visit.errors
         assert page.evaluate("[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]") == [
             "dark", "rgb(18, 18, 18)"]
-
-
-def test_a_first_visit_is_light_and_the_next_page_adds_little(chromium, server):
-    for name in PAGES:
-        with Visit(chromium) as visit:
-            for visits, limit in ((1, 1.3e6 if name == "book/index" else 1.8e6), (2, 0.55e6)):
-                before, figures = Counting.sent, Counting.figures
-                pictures = visit.open(f"{server}/{name}.html?{visits}").locator("figure img").count()
-                assert Counting.sent - before < limit, (name, visits)
-                assert Counting.figures - figures < max(0.3e6, 60e3 * pictures), name  # no more than 60 kB each, on a page of many
-
-
-CUT = """[...document.querySelectorAll('.bd-article figure img, .bd-article figure .panels > svg, .bd-article .verdict')].filter(part => {
-    const box = part.closest('figure, pre'), edge = box.getBoundingClientRect(), own = part.getBoundingClientRect();
-    return own.left < Math.max(edge.left, 0) - 1 || own.right > Math.min(edge.right, 360) + 1 || part.scrollWidth > part.clientWidth + 1
-        || (part.matches('img, svg') && own.height > 60 && own.width < Math.min(100, parseFloat(part.style.width || 100) - 1));
-    }).map(part => part.outerHTML.slice(0, 120))"""
-STACKED = """[...document.querySelectorAll('.bd-article .panels')].map(
-    box => [...box.children].map(part => part.getBoundingClientRect().top))"""
-
-
-@pytest.mark.parametrize("name", [*CHAPTERS, "book/index", "book/benchmarks"])
-def test_on_a_phone_no_figure_and_no_verdict_is_cut(chromium, server, name):
-    with Visit(chromium, width=360) as visit:
-        page = visit.open(f"{server}/{name}.html")
-        assert page.evaluate(CUT) == []
-        for tops in page.evaluate(STACKED):
-            assert len(set(tops)) > 1, tops  # panels one below the other
 
 
 SHIFT = """window.shift = 0; new PerformanceObserver(list => list.getEntries().forEach(entry => { shift += entry.value; }))
