@@ -2,7 +2,8 @@
 
 Two texts look alike if what that rule reads of them agrees: size, weight, colour and shadow of the text, whether it has letters, what
 its ancestors, their pseudo-elements and whatever else lies there paint, and whether an ancestor hides it, is disabled or has the text
-beyond its edge. Of those that look alike the first, the one in the middle and the last are looked at.
+beyond its edge. Of those that look alike the first, the one in the middle and the last are looked at; all of them, if something may
+cover one of these three.
 """
 
 from axe_playwright_python.base import AXE_SCRIPT
@@ -62,7 +63,7 @@ LOOKS = """() => {
     }
     for (const alike of texts.values())
         for (const place of [0, alike.length >> 1, alike.length - 1]) alike[place].dataset.look = '';
-    return [texts.size, [...texts.values()].reduce((sum, alike) => sum + alike.length, 0)]; }"""
+    window.alike = [...texts.values()]; }"""
 PLAIN = """{ const seen = new Set();
     for (const code of document.querySelectorAll('.highlight pre')) {
         const kinds = [...code.querySelectorAll('span')].map(token => token.className);
@@ -70,10 +71,19 @@ PLAIN = """{ const seen = new Set();
         kinds.forEach(kind => seen.add(kind));
     } }"""
 BARE = "inside => document.querySelectorAll(inside ? `math:not(${inside} math)` : 'math').forEach(formula => formula.replaceWith('x'))"
-AXE = """([inside, rules]) => {
+AXE = """async ([inside, rules]) => {
     axe.configure({rules: [{id: 'color-contrast', selector: inside ? '*' : '[data-look]'}]});
-    return axe.run(inside ?? document, {resultTypes: ['violations'], ...(rules ? {runOnly: rules} : {})}).then(found =>
-        found.violations.map(fault => [fault.id, fault.nodes.length, fault.nodes[0].html.slice(0, 200)])); }"""
+    const said = (found) => found.violations.map(fault => [fault.id, fault.nodes.length, fault.nodes[0].html.slice(0, 200)]);
+    const ask = (rules, types) => axe.run(inside ?? document,
+        {resultTypes: types, elementRef: true, ...(rules ? {runOnly: rules} : {})});
+    const first = await ask(rules, ['violations', 'incomplete']);
+    const covered = first.incomplete.filter(doubt => !inside && doubt.id === 'color-contrast').flatMap(doubt => doubt.nodes)
+        .filter(node => /Overlap|Obscur|outside/.test(node.any[0].data?.messageKey)).map(node => node.element);
+    const again = window.alike?.filter(texts => covered.some(text => texts.includes(text))).flat() ?? [];
+    if (!covered.length) return said(first);
+    for (const text of document.querySelectorAll('[data-look]')) delete text.dataset.look;
+    for (const text of again) text.dataset.look = '';
+    return [...said(first), ...said(await ask(['color-contrast'], ['violations']))]; }"""
 
 
 def faults(page, inside=None, rules=None):

@@ -15,13 +15,17 @@ def paragraphs(middle, other="<p>Some words.</p>"):
     return f"{other * 3}{middle}{other * 5}"
 
 
-def found(chromium, body, style="", inside=None, rules=("color-contrast",)):
+@pytest.fixture(scope="module")
+def page(chromium):
     page = chromium.new_page()
+    yield page
+    page.close()
+
+
+def found(page, body, style="", inside=None, rules=("color-contrast",)):
     page.set_content(f'<!DOCTYPE html><html lang="en"><title>T</title><style>body {{ background: #fff; color: #111 }} {style}</style>'
                      f"<main><h1>Title</h1>{body}</main></html>")
-    faulty = faults(page, inside, rules and list(rules))
-    page.close()
-    return faulty
+    return faults(page, inside, rules and list(rules))
 
 
 PAIRS = {  # what has no fault, and what is as good as the same with one; a style where both need it
@@ -50,46 +54,52 @@ PAIRS = {  # what has no fault, and what is as good as the same with one; a styl
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_one_text_of_poor_contrast_is_found_among_many_good_ones(chromium, kind):
+def test_one_text_of_poor_contrast_is_found_among_many_good_ones(page, kind):
     good, bad = PAIRS[kind]
-    assert found(chromium, paragraphs(good, good)) == []
-    [(rule, count, _)] = found(chromium, paragraphs(bad, good))
+    [(rule, count, _)] = found(page, paragraphs(bad, good))
     assert (rule, count) == ("color-contrast", 1)
 
 
-def test_a_rule_for_one_of_many_is_found(chromium):
-    assert found(chromium, paragraphs("<p>Some words.</p>"), "p:nth-of-type(4) { color: #999 }")
-    assert not found(chromium, paragraphs("<p>Some words.</p>"), "p:nth-of-type(24) { color: #999 }")
+def test_a_rule_for_one_of_many_is_found(page):
+    assert found(page, paragraphs("<p>Some words.</p>"), "p:nth-of-type(4) { color: #999 }")
+    assert not found(page, paragraphs("<p>Some words.</p>"), "p:nth-of-type(24) { color: #999 }")
 
 
-def test_of_code_each_kind_of_token_is_looked_at(chromium):
+def test_what_covers_some_hides_no_other(page):
+    """Of the nine, alike to the eye, the first, the last and the one in the middle are covered, so that nothing is known of them."""
+    text = (f'<div style="position: relative"><p style="{GREY}">Some words.</p>'
+            '<b style="position: absolute; {}; background: #fff"></b></div>')
+    covered, bare = text.format("inset: 0"), text.format("inset: 0 0 0 99%")
+    assert not found(page, paragraphs(covered, covered))
+    assert [count for _, count, _ in found(page, paragraphs(bare, covered))] == [1]
+
+
+def test_of_code_each_kind_of_token_is_looked_at(page):
     block = '<div class="highlight"><pre><span class="k">for</span> <span class="n">name</span></pre></div>'
     odd = block.replace('"n"', '"kt"')
-    assert not found(chromium, paragraphs(odd, block), ".highlight .k { color: #333 }")
-    assert found(chromium, paragraphs(odd, block), ".highlight .kt { color: #999 }")
-    assert found(chromium, paragraphs(odd, block), ".highlight .k { color: #999 }")
+    assert not found(page, paragraphs(odd, block), ".highlight .k { color: #333 }")
+    assert found(page, paragraphs(odd, block), ".highlight .kt { color: #999 }")
+    assert found(page, paragraphs(odd, block), ".highlight .k { color: #999 }")
 
 
-def test_what_is_dark_is_asked_again(chromium):
-    page = chromium.new_page()
+def test_what_is_dark_is_asked_again(page):
     page.set_content("<!DOCTYPE html><style>body { background: #fff } p { color: #333 } .dark body { background: #111 }"
                      ".dark p { color: #ddd } .dark p:nth-of-type(4) { color: #333 }</style>" + paragraphs("<p>Some words.</p>"))
     assert faults(page, rules=["color-contrast"]) == []
     page.evaluate("document.documentElement.className = 'dark'")
     assert [(rule, count) for rule, count, _ in faults(page, rules=["color-contrast"])] == [("color-contrast", 1)]
-    page.close()
 
 
-def test_inside_an_element_all_is_looked_at_and_nothing_outside(chromium):
+def test_inside_an_element_all_is_looked_at_and_nothing_outside(page):
     body = paragraphs(f'<p style="{GREY}">Some words.</p>')
-    assert not found(chromium, f'{body}<section id="preview"><p>Some words.</p></section>', inside="#preview")
-    [(rule, count, html)] = found(chromium, f'<section id="preview">{body}<p><math><mi>x</mi></math></p></section>', inside="#preview")
+    assert not found(page, f'{body}<section id="preview"><p>Some words.</p></section>', inside="#preview")
+    [(rule, count, html)] = found(page, f'<section id="preview">{body}<p><math><mi>x</mi></math></p></section>', inside="#preview")
     assert (rule, count) == ("color-contrast", 1) and "Some words" in html
 
 
-def test_all_other_rules_are_asked(chromium):
-    assert found(chromium, "<h2>Part</h2><p>Some words.</p>", rules=None) == []
+def test_all_other_rules_are_asked(page):
+    assert found(page, "<h2>Part</h2><p>Some words.</p>", rules=None) == []
     wrong = '<h4>Part</h4><img src="data:,"><p><a href="#a"></a></p><input><p id="b" role="nonsense">Some words.</p>'
-    assert {rule for rule, *_ in found(chromium, wrong, rules=None)} >= {"heading-order", "image-alt", "link-name", "label", "aria-roles"}
+    assert {rule for rule, *_ in found(page, wrong, rules=None)} >= {"heading-order", "image-alt", "link-name", "label", "aria-roles"}
     line = '<p>Some words and <a href="#a" style="color: #225; text-decoration: none">a link</a> among them.</p>'
-    assert [rule for rule, *_ in found(chromium, line, rules=["link-in-text-block"])] == ["link-in-text-block"]
+    assert [rule for rule, *_ in found(page, line, rules=["link-in-text-block"])] == ["link-in-text-block"]
