@@ -35,7 +35,7 @@ test: lint
 	  --ignore=tests/test_slides_browser.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval book
 	$(MAKE) --no-print-directory book
-	$(BIN)/python -m pytest -n 2 tests/test_site.py tests/test_browser.py tests/test_touch.py tests/test_slides_browser.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/test_site.py tests/test_browser.py tests/test_touch.py tests/test_slides_browser.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check

@@ -217,8 +217,11 @@ def link(folder, site):
     page = site / "book" / "teaching.html"
     name = re.compile(r'(?:<a class="deck" href="[^"]*">)?'
                       r'(<code class="[^"]*">slides/([\w-]+\.(?:html|pdf))</code>)(?:</a>)?')
-    page.write_text(name.sub(lambda found: f'<a class="deck" href="../slides/{found[2]}">{found[1]}</a>' if (folder / found[2]).is_file()
-                             else found[1], page.read_text(encoding="utf-8")), encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    linked = name.sub(lambda found: f'<a class="deck" href="../slides/{found[2]}">{found[1]}</a>' if (folder / found[2]).is_file()
+                      else found[1], text)
+    if linked != text:
+        page.write_text(linked, encoding="utf-8")
 
 
 def main(sheets=False, folder=None, site=ROOT / "_build" / "html"):
@@ -237,7 +240,7 @@ def main(sheets=False, folder=None, site=ROOT / "_build" / "html"):
             pdf.print_page(page, page.with_suffix(".pdf"))
             page.unlink()  # what remains is the PDF
             print(f"a problem sheet: {page.with_suffix('.pdf')}")
-        link(folder, site)
+        link(site / "slides", site)
         return
     carried = reveal()
     (folder / "reveal").mkdir(exist_ok=True)
@@ -246,7 +249,7 @@ def main(sheets=False, folder=None, site=ROOT / "_build" / "html"):
     for name, one in plan.items():
         (folder / f"{name}.html").write_text(deck(book, one), encoding="utf-8")
     furnish(folder, site)
-    link(folder, site)
+    link(site / "slides", site)  # elsewhere that page does not reach
     print(*(f"slides: {(folder / f'{name}.html').as_uri()}" for name in plan), sep="\n")
 
 
