@@ -30,25 +30,33 @@ def check(label: str, value: Any, below: float | None = None, cases: str = "case
 
     ``value``: a number or an array, of residuals if ``below`` is given, of booleans if not; or a list of them, one for
     each case, of which the line names the number and the worst; ``cases`` says what they are. Raises
-    :class:`CheckFailed` with the worst value where it does not hold (NaN never holds).
+    :class:`CheckFailed` where it does not hold (NaN never holds), with the worst finite value or how many are not true.
     """
     if below is None:
         truths = [np.asarray(case) for case in _cases(value)]
         holds = bool(truths) and all(truth.dtype == bool and truth.size and truth.all() for truth in truths)
         count = len(truths) if len(truths) > 1 else sum(truth.size for truth in truths)
-        measured = f"  all {count} {cases if len(truths) > 1 else 'entries'}" if count > 1 else ""
-        _verdict(f"holds  {label}{measured}", value, holds)
+        what = cases if len(truths) > 1 else "entries"
+        if not holds:
+            raise CheckFailed(f"DOES NOT HOLD  {label}{_untrue(truths, count, what)}")
+        print(f"holds  {label}" + (f"  all {count} {what}" if count > 1 else ""))
     else:
         most = worst(value)
-        number = f"{most:.0e}" if below <= ROUNDING and not _whole(value) else _digits(most, _whole(value))
         counted = f"{len(value)} {cases}, worst " if len(_cases(value)) > 1 else ""
-        _verdict(f"holds  {label}  {counted}{number}, below {float(below):g}", value, most < below)
+        if not most < below:
+            raise CheckFailed(f"DOES NOT HOLD  {label}  {counted}{_reached(value)}, not below {float(below):g}")
+        number = f"{most:.0e}" if below <= ROUNDING and not _whole(value) else _digits(most, _whole(value))
+        print(f"holds  {label}  {counted}{number}, below {float(below):g}")
 
 
 def control(label: str, value: Any, above: float) -> None:
-    """Print the verdict of the control of ``label``: without one hypothesis some ``|value|`` must exceed ``above``."""
+    """Print the verdict of the control of ``label``: without one hypothesis some ``|value|`` must exceed ``above``.
+
+    Raises :class:`CheckFailed` where none does, or one is NaN."""
     most = worst(value)
-    _verdict(f"fails  {label}  {_digits(most, _whole(value))}, not below {float(above):g}, as it must", value, most > above)
+    if not most > above:
+        raise CheckFailed(f"DOES NOT FAIL  {label}  {_reached(value)}, not above {float(above):g}, as it must")
+    print(f"fails  {label}  {_digits(most, _whole(value))}, not below {float(above):g}, as it must")
 
 
 def worst(value: Any) -> float:
@@ -85,10 +93,21 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], formats: Sequen
                         for c, (entry, w) in enumerate(zip(line, widths))).rstrip())
 
 
-def _verdict(line, value, holds):
-    if not holds:
-        raise CheckFailed(f"{line}: NO, value {value!r}")
-    print(line)
+def _reached(value):
+    """The largest finite ``|value|`` of a check that failed, and how many values are not finite, if any."""
+    values = np.concatenate([np.abs(np.asarray(case, dtype=float)).ravel() for case in _cases(value)])
+    finite = values[np.isfinite(values)]
+    most = f"{finite.max():.0f}" if len(finite) and _whole(value) else f"{finite.max():.3g}" if len(finite) else "none"
+    lost = len(values) - len(finite)
+    return f"{most}, {lost} of {len(values)} not finite" if lost else most
+
+
+def _untrue(truths, count, what):
+    """What is wrong with the truths of a check that failed: how many, cases of several or entries of one array, are not."""
+    if any(truth.dtype != bool for truth in truths):
+        return "  values that are not true or false"
+    wrong = sum(not (truth.size and truth.all()) for truth in truths) if len(truths) > 1 else sum((~truth).sum() for truth in truths)
+    return "" if count == 1 else f"  {wrong} of {count} {what} do not"
 
 
 def _whole(value):
