@@ -63,6 +63,7 @@ class Network(torch.nn.Module):
             self.register_parameter(name, torch.nn.Parameter(value))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the case computes of its inputs ``x``."""
         return self.computes(dict(self.named_parameters()), x)
 
 
