@@ -11,8 +11,8 @@ from maths import mathml
 # The symbols, and the chapters whose formulas were read: there it has the meaning of its row in notation.md, elsewhere it does not occur.
 # What stands for two things (G, N, L, E_j, P_j, Q_j, s_a and others) is marked nowhere.
 SYMBOLS = {
-    "W_j": (2, 3, 4, 6, 8, 9, 10, 13, 14, 15), "W_e": (2, 3, 9, 13, 14, 15, 18), "G_j": (2, 3, 13, 15), "D_j": (2, 3, 13, 14, 15),
-    r"\rho_t": (1,), r"\mu_{t,\tau}": (1,), r"\gamma_t": (1,), "A_W": (3, 4, 5, 6, 9, 14), "P_W": (4,), r"\lambda_{ab}": (4,),
+    "W_j": (2, 3, 4, 6, 8, 9, 10, 11, 13, 14, 15), "W_e": (2, 3, 9, 13, 14, 15, 18), "G_j": (2, 3, 13, 15), "D_j": (2, 3, 13, 14, 15),
+    r"\rho_t": (1,), r"\mu_{t,\tau}": (1,), r"\gamma_t": (1,), "A_W": (3, 4, 5, 6, 9), "P_W": (4,), r"\lambda_{ab}": (4,),
     r"\operatorname{Pr}_w": (4,), "F_N": (5, 6), r"\Gamma_{r,R}": (5,), r"\kappa_N": (8,), "X_G": (13,), r"\mathcal{L}": (13,),
     r"\operatorname{pol}": (15,), r"\eta": (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)}
 UNMARKED = r'<(?P<tag>a|summary|h[1-6]|figcaption)\b.*?</(?P=tag)>|<p class="admonition-title">.*?</p>'
