@@ -24,7 +24,7 @@ def cut_operator(W, G, N, mu):
 def near_balanced(layers, moved):
     """Balanced layers with the product of ``moved``, by the construction in the proof, near the balanced ``layers``."""
     N, W = len(layers), dl.end_to_end(moved)
-    U, s, Vh = torch.linalg.svd(dl.end_to_end(layers))
+    _, s, Vh = torch.linalg.svd(dl.end_to_end(layers))
     r = int((s > 1e-9).sum())
     sigma, Q = s[:r] ** (1 / N), [Vh[:r].T]
     for V in layers:
