@@ -146,7 +146,7 @@ def test_the_answer_can_be_read_drawn_and_printed_as_a_page(small):
     for part in ("60 rows, 3 features, target y, power 4", "noise over signal", "depth 3", "L-BFGS",
                  "features x0, x1, x2", f"verdict {found.verdict}"):
         assert part in " ".join(str(found).split())
-    assert max(map(len, str(found).splitlines())) <= 100
+    assert max(map(len, str(found).splitlines())) <= 80
     assert "95 % interval" in found.verdict and "power 4" in found.verdict and found.verdict.count(". ") == 0
     page = dl.asking.page(found, "a <b>.csv")
     assert "a &lt;b&gt;.csv" in page and "<b>" not in page and page.count("<svg") == 1 and 'aria-label="Gap' in page

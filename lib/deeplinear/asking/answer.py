@@ -14,7 +14,7 @@ from .racing import DEPTHS, LEAST, NAMES, SEEDS, Race
 
 Outcome = Literal["faster", "ahead", "level", "behind", "not settled"]
 DRAWN = 1e-8  # of the first gap: curves end there
-WIDTH, LABEL = 100, 12  # letters of a line of what is printed, and of the label before it
+WIDTH, LABEL = 80, 12  # letters of a line of what is printed, and of the label before it
 SHOWN = 20  # names of features
 
 
@@ -84,7 +84,7 @@ class Answer:
         return "\n".join(lines + _block("warning", self.warnings))
 
     def _table(self):
-        rows = [["", "rate", "gap at the end", f"gradients to {self.race.goal:g}", "over depth 1", "95 % interval"]]
+        rows = [["", "rate", "gap at end", f"gradients to {self.race.goal:g}", "over depth 1", "95 % interval"]]
         for name, runner in self.race.runners.items():
             versus, compared = runner.versus, ["", ""]
             if versus and _is_rounding(self.race, runner.name):

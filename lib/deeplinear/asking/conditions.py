@@ -60,6 +60,6 @@ def predict(found: Conditions, power: int) -> Prediction:
     nearly, weak = found.noise <= NOISE, found.weak >= SHARE
     reasons = (
         (power > 2, f"power {power} is {'above' if power > 2 else 'not above'} 2"),
-        (nearly, f"the labels can {'nearly' if nearly else 'not nearly'} be met (noise over signal {found.noise:.2f})"),
+        (nearly, f"the labels {'can nearly' if nearly else 'cannot nearly'} be met (noise over signal {found.noise:.2f})"),
         (weak, f"weak directions carry {'signal' if weak else 'hardly any signal'} ({100 * found.weak:.1f} %)"))
     return Prediction(all(holds for holds, _ in reasons), reasons)
