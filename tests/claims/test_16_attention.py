@@ -166,7 +166,7 @@ def test_emp_attention_optimisers():
     (_, loss, descent), (_, slow, half), (_, fast, adam), (_, easy, gentle), (*_, decayed) = (followed(*case) for case in (
         (lambda p: optim.SGD(p, 0.2), 60), (lambda p: optim.SGD(p, 0.1), 120), (lambda p: optim.Adam(p, 3e-3), 60),
         (lambda p: optim.Adam(p, 1.5e-3), 120), (lambda p: optim.SGD(p, 0.2, weight_decay=0.1), 60, 0.02)))
-    assert 0.8 < fast / loss < 1.25 and 0.8 < easy / slow < 1.25 and max(loss, slow, fast, easy) < 2.2  # of 3.2 at the start
+    assert 0.8 < fast / loss < 1.25 and 0.8 < easy / slow < 1.25 and max(loss, slow, fast, easy) < 2.2  # a guess has 3.1
     assert (half < descent).all() and (adam > 2 * descent).all() and (gentle > 2 * half).all()
     assert (decayed < adam).all()  # decay on all parameters does what the law says
 
