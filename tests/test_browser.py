@@ -81,6 +81,8 @@ class Visit:
 
 SCROLLED = """[...document.querySelectorAll('.bd-article pre, .bd-article div.formula')]
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
+WIDE = """[...document.querySelectorAll('.bd-article div.formula')]
+    .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
 LOW = """[...document.querySelectorAll('.bd-article div.formula')]
     .filter(box => box.clientHeight < 15 || box.scrollHeight > box.clientHeight + 2).map(box => box.textContent.slice(0, 80))"""
 BEYOND = """[...document.querySelectorAll('.bd-article :not(math *, svg *)')].filter(element => {
@@ -109,7 +111,7 @@ def weighed(visit, address):
 @pytest.mark.parametrize("name", EVERY)
 def test_page(chromium, server, name):
     """A first visit of 1200 pixels' width, light, and a second on a phone, which adds little. No request elsewhere, no error;
-    nothing cut off on a phone or, in a chapter, to be scrolled at 1200 pixels; no fault, light or dark."""
+    nothing cut off on a phone or, in a chapter, to be scrolled at 1200 pixels, nor a formula on a phone; no fault, light or dark."""
     with Visit(chromium) as visit:
         page = visit.page
         first = weighed(visit, f"{server}/{name}.html")
@@ -131,6 +133,8 @@ def test_page(chromium, server, name):
         second = weighed(visit, f"{server}/{name}.html?2")
         if name in (*CHAPTERS, "book/index", "book/benchmarks"):
             assert page.evaluate(CUT) == []
+        if name in CHAPTERS:
+            assert page.evaluate(WIDE) == []  # what is not folded
         for tops in page.evaluate(STACKED):
             assert len(set(tops)) > 1, tops  # panels one below the other
         if name in PAGES:
