@@ -82,7 +82,7 @@ class Visit:
 SCROLLED = """[...document.querySelectorAll('.bd-article pre, .bd-article div.formula')]
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
 WIDE = """[...document.querySelectorAll('.bd-article div.formula')]
-    .filter(box => !box.closest('details:not([open])') && box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
+    .filter(box => !box.closest('details') && box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
 LOW = """[...document.querySelectorAll('.bd-article div.formula')]
     .filter(box => box.clientHeight < 15 || box.scrollHeight > box.clientHeight + 2).map(box => box.textContent.slice(0, 80))"""
 BEYOND = """[...document.querySelectorAll('.bd-article :not(math *, svg *)')].filter(element => {
