@@ -15,7 +15,7 @@ from statements import typeset
 ROOT = Path(__file__).parents[2]
 TESTS_PAGE = "book/tests"
 FORMAL_PAGE = "book/formal"
-PLAIN = re.compile(r'<span class="(?:n|p|w|o|mi|mf)">([^<]*)</span>')  # most of the coloured code; left in the colour of text
+PLAIN = re.compile(r'<span class="(?:o|mi|mf)">([^<]*)</span>')  # the page of tests is long: left in the colour of text
 PREPRINT = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 

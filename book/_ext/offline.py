@@ -21,6 +21,7 @@ THEME_FONTS = re.compile(r"@font-face\s*\{[^}]*fontawesome[^}]*\}")
 UNUSED_SCRIPTS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>')
 SEARCH_SCRIPTS = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')  # search.js searches
 PRE = re.compile(r'<span class="pre">([^<]*)</span>')  # the tag has no rule of ours; it is a sixth of the library's page
+UNCOLOURED = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>')  # names and commas of code, in the colour of its text
 UNUSED_FILES = ("_static/scripts/fontawesome.js*", "_static/**/*.map", "_static/**/*.js.LICENSE.txt", "_static/vendor/fontawesome",
                 "_static/fonts/*.woff2", "_static/sphinx-thebe.*", "_static/togglebutton.*", "_static/*webpack-macros.html")
 
@@ -38,7 +39,9 @@ def write_fonts(app):
 
 
 def lean(text):
-    return PRE.sub(r"\1", SEARCH_SCRIPTS.sub("", UNUSED_SCRIPTS.sub("", text)))
+    for tag in (PRE, UNCOLOURED):
+        text = tag.sub(r"\1", text)
+    return SEARCH_SCRIPTS.sub("", UNUSED_SCRIPTS.sub("", text))
 
 
 def drop_unused_files(app, failure):
