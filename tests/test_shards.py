@@ -91,11 +91,11 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, alone):
 def test_workers_stop_with_their_command(tmp_path, alone, how):
     """Ctrl-C at a terminal, or a kill of the command alone: its workers leave checkpoints and exit; the same command
     resumes."""
-    mine = work(tmp_path, pause=0.1)
+    mine = work(tmp_path, pause=0.04)
     script = tmp_path / "command.py"
     script.write_text(f"import sys, pathlib; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n"
                       "import test_shards as t\n"
-                      f"if __name__ == '__main__':\n    t.run(t.work(pathlib.Path({str(tmp_path)!r}), pause=0.1), workers=2)\n")
+                      f"if __name__ == '__main__':\n    t.run(t.work(pathlib.Path({str(tmp_path)!r}), pause=0.04), workers=2)\n")
     with open(tmp_path / "errors", "wb") as errors:
         command = subprocess.Popen([sys.executable, script], stderr=errors, start_new_session=True)
     wait_for(lambda: len({line[2] for line in lines(mine) if line[0] == "at-50"}) == 2)
@@ -107,7 +107,7 @@ def test_workers_stop_with_their_command(tmp_path, alone, how):
     wait_for(lambda: not in_session(command.pid), 30)
     assert ("KeyboardInterrupt" in (tmp_path / "errors").read_text()) == (how == signal.SIGINT)
     assert len(list(mine.folder.glob("*.part.npz"))) >= 2
-    assert same(run(work(tmp_path, pause=0.1), workers=2), alone)
+    assert same(run(work(tmp_path, pause=0.04), workers=2), alone)
 
 
 def in_session(session):
@@ -121,7 +121,7 @@ def test_a_worker_in_a_long_step_ends_too(tmp_path):
     mine = work(tmp_path, seeds=(0, 1), pause=0.01)
     script = tmp_path / "command.py"
     script.write_text(f"import sys, pathlib; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n"
-                      "import test_shards as t\nt.shards.GRACE = 2\n"
+                      "import test_shards as t\n"
                       f"if __name__ == '__main__':\n"
                       f"    t.run(t.work(pathlib.Path({str(tmp_path)!r}), seeds=(0, 1), sleep=300), workers=2)\n")
     command = subprocess.Popen([sys.executable, script], start_new_session=True, stderr=subprocess.DEVNULL)

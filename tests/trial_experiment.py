@@ -5,6 +5,7 @@ import os
 import time
 
 import deeplinear as dl
+from deeplinear import shards
 
 NAME = "trial"
 SUMMARY = "jobs that write down when they start and end"
@@ -41,6 +42,7 @@ def run_job(config, job, device, checkpoint=None, report=None):
     if config.fail:
         raise RuntimeError(config.fail)
     if config.sleep and job["seed"]:
+        shards.GRACE = 2  # here, in the worker, which was started afresh
         note("sleeping")
         time.sleep(config.sleep)
     data = dl.data.load(config.dataset)
