@@ -79,10 +79,9 @@ class Visit:
         self.context.close()
 
 
-SCROLLED = """[...document.querySelectorAll('.bd-article pre, .bd-article div.formula')]
+SCROLLED, WIDE = (f"""[...document.querySelectorAll('{boxes}')]
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
-WIDE = """[...document.querySelectorAll('.bd-article div.formula')]
-    .filter(box => !box.closest('details') && box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"""
+    for boxes in (".bd-article pre, .bd-article div.formula", ".bd-article div.formula:not(details *)"))
 LOW = """[...document.querySelectorAll('.bd-article div.formula')]
     .filter(box => box.clientHeight < 15 || box.scrollHeight > box.clientHeight + 2).map(box => box.textContent.slice(0, 80))"""
 BEYOND = """[...document.querySelectorAll('.bd-article :not(math *, svg *)')].filter(element => {

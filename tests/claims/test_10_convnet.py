@@ -210,39 +210,35 @@ def test_emp_mnist_tutorial():
         assert found["validation_error"] < 0.02, name  # both have learnt
 
 
+def passes(name="mnist-penalties", nets=("original", "deep")):
+    """Of each net the data term and the total of every batch, (steps, seeds), the totals added up here."""
+    record = dl.recorded.load(name, quiet=True)
+    data = {net: record.arrays[net].numpy() for net in nets}
+    penalty = {net: np.repeat(record.arrays[f"{net} penalty"].numpy(), 20, axis=0)[:record.config["steps"]] for net in nets}
+    return record, data, penalty, {net: data[net] + penalty[net] for net in nets}
+
+
 def test_emp_mnist_readings():
     """Only the penalty on the product starts above the original's total and ends below it; the data terms stay alike."""
-    record, long = (dl.recorded.load(f"mnist-{name}", quiet=True) for name in ("conventions", "penalties"))
+    long, data, _, total = passes()
+    record, others, penalty, readings = passes("mnist-conventions", ("both", "old", "new", "none"))
     ours = {key: record.config[key] for key in ("order", "momentum", "decay", "batch", "seeds")}
     assert ours == {key: long.config[key] for key in ours} and record.config["steps"] == 2000
-
-    def means(record, name, at):
-        data, penalty = record.arrays[name], record.arrays[f"{name} penalty"].repeat_interleave(20, 0)
-        return data[at:at + 100].mean(0), (data + penalty[:len(data)])[at:at + 100].mean(0)  # a mean for each seed
-
+    mean = lambda values, at: values[at:at + 100].mean(0)  # for each seed
     for at in (0, 500, 1000, 1900):
-        data, alone = means(long, "original", at)
-        at_product = means(long, "deep", at)[1]
-        assert (at_product > 2 * alone).all() if at == 0 else (at_product < alone / 6).all() if at == 1900 else True
-        found = {name: means(record, name, at) for name in ("both", "old", "new", "none")}
-        assert (found["both"][1] > 1.03 * alone).all() and (found["old"][1] / alone - 1).abs().max() < 0.08
-        assert (found["new"][1] < alone / 2).all() and (found["none"][1] < alone / 2).all()
-        for mine, _ in found.values():
-            assert (mine / data).max() < 1.5 and (mine / data).min() > 2 / 3
-    assert not record.arrays["none penalty"].any()
-
-
-def ten_passes():
-    """Of both nets the data term and the total of every batch, (steps, seeds), the totals added up here."""
-    record = dl.recorded.load("mnist-penalties", quiet=True)
-    data = {net: record.arrays[net].numpy() for net in ("original", "deep")}
-    penalty = {net: np.repeat(record.arrays[f"{net} penalty"].numpy(), 20, axis=0)[:8593] for net in data}
-    return record, data, penalty, {net: data[net] + penalty[net] for net in data}
+        alone, product = mean(total["original"], at), mean(total["deep"], at)
+        assert (product > 2 * alone).all() if at == 0 else (product < alone / 6).all() if at == 1900 else True
+        assert (mean(readings["both"], at) > 1.03 * alone).all() and np.abs(mean(readings["old"], at) / alone - 1).max() < 0.08
+        assert (mean(readings["new"], at) < alone / 2).all() and (mean(readings["none"], at) < alone / 2).all()
+        for one in others.values():
+            apart = mean(one, at) / mean(data["original"], at)
+            assert apart.max() < 1.5 and apart.min() > 2 / 3
+    assert not penalty["none"].any()
 
 
 def test_emp_mnist_total():
     """With the product penalised the total ends far below, whatever the seed, since the penalty does."""
-    record, data, penalty, total = ten_passes()
+    record, data, penalty, total = passes()
     assert record.config["dataset"] == "mnist" and record.config["steps"] == 8593 and record.config["seeds"] == [0, 1, 2, 3, 4]
     assert [case["penalise"] for case in record.config["cases"]] == ["product", "product"]
     ends = {net: total[net][-100:].mean(0) for net in total}
@@ -261,7 +257,7 @@ def test_the_interactive_figure_redraws_the_record():
     steps = drawn.pop("steps")
     assert len(steps) == 60 and (np.diff(steps) > 0).all() and (steps[0], steps[-1]) == (100, 8593)
     medians = lambda runs: np.median([runs[step - 100:step].mean(0, dtype=float) for step in steps], 1)
-    for (net, found), *expected in zip(drawn.items(), *(runs.values() for runs in ten_passes()[1:]), strict=True):
+    for (net, found), *expected in zip(drawn.items(), *(runs.values() for runs in passes()[1:]), strict=True):
         for term, runs in zip(("data", "penalty"), expected):
             np.testing.assert_allclose(found[term], medians(runs), rtol=5.1e-3, err_msg=f"{net} {term}")
         np.testing.assert_allclose(np.add(found["data"], found["penalty"]), medians(expected[2]), rtol=0.03)
@@ -270,7 +266,7 @@ def test_the_interactive_figure_redraws_the_record():
 
 def test_emp_mnist_total_follows_the_law_until_the_data_hold_it_up():
     """The penalty of the recorded deep net beside that of its starts without data; balanced factors miss it."""
-    _, _, penalty, _ = ten_passes()
+    _, _, penalty, _ = passes()
     falling = 0.01 * 0.95 ** (64 * np.arange(8593) // 55_000)
     clock = 5e-4 / (1 - 0.9) * np.concatenate([[0], falling.cumsum()])
     at = [200, 500, 1000, 8580]
@@ -286,7 +282,7 @@ def test_emp_mnist_total_follows_the_law_until_the_data_hold_it_up():
 
 def test_emp_mnist_data():
     """Level at the end; over means of 500 steps the deep net is ahead by a tenth or so from step 500 to 5000, never by a third."""
-    _, data, _, _ = ten_passes()
+    _, data, _, _ = passes()
     means = {net: data[net][:8500].astype(float).reshape(17, 500, 5).mean(1) for net in data}
     ahead = means["original"] / means["deep"]
     assert (ahead < 4 / 3).all() and (ahead > 3 / 4).all() and (ahead[1:3] > 1.05).all() and (np.log(ahead[1:10]).mean(1) > 0.05).all()
